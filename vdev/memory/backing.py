@@ -1,0 +1,139 @@
+"""What a region of guest RAM is made of: private anonymous memory, or a memfd that several processes map."""
+
+import mmap
+import os
+from ctypes import CDLL, c_int, c_long, c_size_t, c_void_p, get_errno
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Backing", "MemfdBacking", "PrivateBacking"]
+
+_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_PUNCH_HOLE = 2
+_MADV_POPULATE_WRITE = 23
+
+
+class Backing(Protocol):
+    """Bytes that read as zero until written, mapped into this process at one fixed place."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    @property
+    def data(self) -> npt.NDArray[np.uint8]:
+        """The live bytes."""
+        ...
+
+    @property
+    def fd(self) -> int | None:
+        """The file descriptor another process can map, or None."""
+        ...
+
+    def give_back(self, offset: int, size: int) -> None:
+        """Return whole pages to the operating system; they read as zero from now on."""
+        ...
+
+    def populate(self, offset: int, size: int) -> None:
+        """Fault pages in for writing ahead of use, contents kept; does nothing where the kernel cannot."""
+        ...
+
+    def resident_size(self) -> int:
+        """Bytes of memory the operating system has lent at this moment."""
+        ...
+
+
+@cache
+def _libc() -> CDLL:
+    libc = CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = [c_int, c_int, c_long, c_long]
+    libc.madvise.argtypes = [c_void_p, c_size_t, c_int]
+    libc.mincore.argtypes = [c_void_p, c_size_t, c_void_p]
+    return libc
+
+
+class _Mapped:
+    def __init__(self, mapping: mmap.mmap, size: int) -> None:
+        self._mapping = mapping
+        self._data: npt.NDArray[np.uint8] = np.frombuffer(mapping, np.uint8)
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._size
+
+    @property
+    def data(self) -> npt.NDArray[np.uint8]:
+        """The live bytes."""
+        return self._data
+
+    @property
+    def host_address(self) -> int:
+        """Where this process has the bytes mapped."""
+        return int(self._data.ctypes.data)
+
+    def populate(self, offset: int, size: int) -> None:
+        """Fault pages in for writing ahead of use; the GIL is free meanwhile."""
+        # An error means an older kernel (before 5.14) or no memory: the pages are then faulted in by their first use.
+        _libc().madvise(self.host_address + offset, size, _MADV_POPULATE_WRITE)
+
+
+class PrivateBacking(_Mapped):
+    """Anonymous memory of this process alone."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), size)
+
+    @property
+    def fd(self) -> None:
+        """Private memory cannot be mapped elsewhere."""
+        return None
+
+    def give_back(self, offset: int, size: int) -> None:
+        """Drop the pages; they read as zero from now on."""
+        self._mapping.madvise(mmap.MADV_DONTNEED, offset, size)
+
+    def resident_size(self) -> int:
+        """Bytes that are in memory now, by mincore(2)."""
+        pages = np.zeros(-(-self._size // mmap.PAGESIZE), np.uint8)
+        if _libc().mincore(self.host_address, self._size, pages.ctypes.data):
+            raise OSError(get_errno(), "mincore")
+        return int((pages & 1).sum()) * mmap.PAGESIZE
+
+
+class MemfdBacking(_Mapped):
+    """A memfd, mapped shared. Pass `fd` to map one that another process made; it stays the caller's to close."""
+
+    def __init__(self, size: int, fd: int | None = None) -> None:
+        self._owned = fd is None
+        if fd is None:
+            fd = os.memfd_create("vdev-guest-ram", os.MFD_CLOEXEC)
+            os.ftruncate(fd, size)
+        self._fd = fd
+        super().__init__(mmap.mmap(fd, size), size)
+
+    @property
+    def fd(self) -> int:
+        """The memfd."""
+        return self._fd
+
+    def give_back(self, offset: int, size: int) -> None:
+        """Punch a hole: MADV_DONTNEED would free nothing, the file holds the pages."""
+        mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+        if _libc().fallocate(self._fd, mode, offset, size):
+            raise OSError(get_errno(), f"fallocate punch hole at {offset:#x}, {size} bytes")
+
+    def resident_size(self) -> int:
+        """Bytes that the file holds now."""
+        return os.fstat(self._fd).st_blocks * 512
+
+    def close(self) -> None:
+        """Close the file descriptor, if this object opened it; the mapping lives as long as its views."""
+        if self._owned and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,7 @@
+"""Doorbells: how one side wakes the other, for queues (kick, call) and interrupts."""
+
+from vdev.notify.doorbell import Doorbell
+from vdev.notify.eventfd import EventfdDoorbell
+from vdev.notify.loop import LoopDoorbell
+
+__all__ = ["Doorbell", "EventfdDoorbell", "LoopDoorbell"]
