@@ -1,0 +1,1 @@
+"""The live migrator: which pages are still to send, how they travel, and when the guest stops and goes on."""

@@ -1,0 +1,1 @@
+"""The devices: one module or package per virtio device type."""

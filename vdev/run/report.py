@@ -1,0 +1,121 @@
+"""What came of a migration, and how it goes meanwhile."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["Outcome", "PageCounts", "Progress", "Report", "RoundFigures", "Verified"]
+
+
+class Outcome:
+    """The words a report's outcome can be, each with the exit status of the command."""
+
+    COMPLETED = "completed"
+    MISMATCHED = "mismatched"
+    DESTINATION_LOST = "destination-lost"
+    GUEST_DIED = "guest-died"
+    IN_DOUBT = "in-doubt"
+    INTERRUPTED = "interrupted"
+
+    EXIT_STATUS = {
+        COMPLETED: 0,
+        MISMATCHED: 1,
+        DESTINATION_LOST: 3,
+        GUEST_DIED: 4,
+        IN_DOUBT: 5,
+        INTERRUPTED: 130,
+    }
+    """2 is the command line's own, for arguments that make no sense."""
+
+
+@dataclass
+class PageCounts:
+    """Pages by what became of them. `sent` went with their content, `zero` as ranges; `resent` is the part of both
+    that had gone before; `skipped` never went because a hint said they were free.
+    """
+
+    total: int = 0
+    sent: int = 0
+    zero: int = 0
+    skipped: int = 0
+    resent: int = 0
+
+
+@dataclass
+class RoundFigures:
+    """One pass over the pages still to send."""
+
+    pages: int
+    bytes: int
+    seconds: float
+
+
+@dataclass
+class Verified:
+    """The guest's own verdict: pages it relies on and checked, those that were wrong, operations since it resumed."""
+
+    pages: int = 0
+    mismatched: int = 0
+    resumed_operations: int = 0
+
+
+@dataclass
+class Report:
+    """What `vdev migrate --json` prints. `error` is one line, None when all went well."""
+
+    outcome: str
+    strategy: str
+    ring: str
+    dirty_log: str
+    pages: PageCounts = field(default_factory=PageCounts)
+    wire_bytes: int = 0
+    total_seconds: float = 0.0
+    downtime_seconds: float = 0.0
+    rounds: list[RoundFigures] = field(default_factory=list)
+    verified: Verified = field(default_factory=Verified)
+    error: str | None = None
+    verified_at: str = "destination"
+    """Where the guest that gave the verdict runs: destination, or source after a failed migration."""
+    hints: dict[str, Any] = field(default_factory=dict)
+    """Hints applied and refused, and the first violation if the device broke."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """Resident bytes of guest RAM at source and destination; bytes given back by inflation and reporting."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented mapping."""
+        return {
+            "outcome": self.outcome,
+            "strategy": self.strategy,
+            "ring": self.ring,
+            "dirty_log": self.dirty_log,
+            "pages": asdict(self.pages),
+            "wire_bytes": self.wire_bytes,
+            "seconds": {"total": self.total_seconds, "downtime": self.downtime_seconds},
+            "rounds": [asdict(figures) for figures in self.rounds],
+            "verified": asdict(self.verified),
+            "verified_at": self.verified_at,
+            "error": self.error,
+            "hints": self.hints,
+            "memory": self.memory,
+        }
+
+    @property
+    def exit_status(self) -> int:
+        """The status `vdev migrate` ends with: 0 only when completed and nothing is mismatched."""
+        if self.verified.mismatched and self.outcome == Outcome.COMPLETED:
+            return Outcome.EXIT_STATUS[Outcome.MISMATCHED]
+        return Outcome.EXIT_STATUS[self.outcome]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A moment of a running migration, for a display."""
+
+    phase: str
+    round: int
+    remaining_count: int
+    total_count: int
+    sent_count: int
+    skipped_count: int
+    wire_bytes: int
+    bytes_per_second: float
+    elapsed: float
