@@ -1,13 +1,14 @@
 """What came of a migration, and how it goes meanwhile."""
 
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any
 
 __all__ = ["Outcome", "PageCounts", "Progress", "Report", "RoundFigures", "Verified"]
 
 
-class Outcome:
-    """The words a report's outcome can be, each with the exit status of the command."""
+class Outcome(StrEnum):
+    """How a migration ended."""
 
     COMPLETED = "completed"
     MISMATCHED = "mismatched"
@@ -16,15 +17,20 @@ class Outcome:
     IN_DOUBT = "in-doubt"
     INTERRUPTED = "interrupted"
 
-    EXIT_STATUS = {
-        COMPLETED: 0,
-        MISMATCHED: 1,
-        DESTINATION_LOST: 3,
-        GUEST_DIED: 4,
-        IN_DOUBT: 5,
-        INTERRUPTED: 130,
-    }
-    """2 is the command line's own, for arguments that make no sense."""
+    @property
+    def exit_status(self) -> int:
+        """The status the command ends with. (2 is the command line's own, for arguments that make no sense.)"""
+        return _EXIT_STATUS[self]
+
+
+_EXIT_STATUS = {
+    Outcome.COMPLETED: 0,
+    Outcome.MISMATCHED: 1,
+    Outcome.DESTINATION_LOST: 3,
+    Outcome.GUEST_DIED: 4,
+    Outcome.IN_DOUBT: 5,
+    Outcome.INTERRUPTED: 130,
+}
 
 
 @dataclass
@@ -62,7 +68,7 @@ class Verified:
 class Report:
     """What `vdev migrate --json` prints. `error` is one line, None when all went well."""
 
-    outcome: str
+    outcome: Outcome
     strategy: str
     ring: str
     dirty_log: str
@@ -101,9 +107,7 @@ class Report:
     @property
     def exit_status(self) -> int:
         """The status `vdev migrate` ends with: 0 only when completed and nothing is mismatched."""
-        if self.verified.mismatched and self.outcome == Outcome.COMPLETED:
-            return Outcome.EXIT_STATUS[Outcome.MISMATCHED]
-        return Outcome.EXIT_STATUS[self.outcome]
+        return self.outcome.exit_status
 
 
 @dataclass(frozen=True)
