@@ -240,14 +240,10 @@ class RunLoaded(Event):
 class VcpuPaused(Event):
     """The vCPU stopped between two operations and gave its state up."""
 
-    operation_count: int
-
 
 @dataclass(frozen=True, slots=True)
 class VcpuResumed(Event):
     """The vCPU runs (again)."""
-
-    operation_count: int
 
 
 @dataclass(frozen=True, slots=True)

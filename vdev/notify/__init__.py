@@ -2,6 +2,7 @@
 
 from vdev.notify.doorbell import Doorbell
 from vdev.notify.eventfd import EventfdDoorbell
+from vdev.notify.ioeventfds import IoEventfds
 from vdev.notify.loop import LoopDoorbell
 
-__all__ = ["Doorbell", "EventfdDoorbell", "LoopDoorbell"]
+__all__ = ["Doorbell", "EventfdDoorbell", "IoEventfds", "LoopDoorbell"]

@@ -1,0 +1,48 @@
+"""Messages between a vCPU process and its host: this project's own, one per SOCK_SEQPACKET datagram.
+
+The guest sends an exit and blocks for the host's reply. A body, where there is one, follows the fixed part.
+"""
+
+from enum import IntEnum
+
+from construct import Int8ul, Int64ul, Padding, Struct
+
+__all__ = ["EXIT", "MAX_MESSAGE_SIZE", "REPLY", "ExitKind", "ReplyKind"]
+
+MAX_MESSAGE_SIZE = 64 << 10
+"""Bytes of the largest message, body included: a vCPU state is a few hundred."""
+
+
+class ExitKind(IntEnum):
+    """Why the vCPU left the guest."""
+
+    READY = 1
+    """The process is up and has RAM mapped. Body: JSON with `regions` (the address it mapped each at) and
+    `write_protect_refused` (why the kernel's dirty log cannot be had, or null).
+    """
+    REGISTER_READ = 2
+    REGISTER_WRITE = 3
+    HALTED = 4
+    """Between two operations, as asked, or booted or restored and not yet run. Body: the vCPU state."""
+    VERDICT = 5
+    """The guest has checked what it relies on. Body: JSON. No reply; HALTED follows."""
+    FAULT = 6
+    """The guest cannot go on. Body: one line of text. No reply."""
+
+
+class ReplyKind(IntEnum):
+    """What the host tells the vCPU."""
+
+    VALUE = 1
+    """A register access is done; `value` is what was read."""
+    BOOT = 2
+    """Body: JSON guest configuration."""
+    RESTORE = 3
+    """Body: vCPU state."""
+    RUN = 4
+    VERIFY = 5
+    END = 6
+
+
+EXIT = "exit" / Struct("kind" / Int8ul, "size" / Int8ul, Padding(6), "address" / Int64ul, "value" / Int64ul)
+REPLY = "reply" / Struct("kind" / Int8ul, Padding(7), "value" / Int64ul)

@@ -1,0 +1,127 @@
+"""A machine: guest RAM, devices on a bus, one vCPU. What the migrator stops, saves and starts again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import trio
+
+from spec.mmio import Register
+from vdev.bus import MmioBus
+from vdev.device import Device
+from vdev.events import EventStream
+from vdev.memory import GuestMemory
+from vdev.mmio import MmioRegisters
+from vdev.notify import Doorbell
+from vdev.schedule import Schedule
+from vdev.serve import Gate, serve_queue
+from vdev.vcpu import Vcpu
+
+__all__ = ["Machine"]
+
+
+class Machine:
+    """One machine. Make it, `attach` its vCPU, start `serve` in a nursery, then boot or restore.
+
+    `make_doorbell` makes one doorbell per queue that has an ioeventfd; None leaves every QueueNotify an exit.
+    `name` tells the source from the destination in events.
+    """
+
+    def __init__(
+        self,
+        memory: GuestMemory,
+        devices: Sequence[Device],
+        schedule: Schedule,
+        events: EventStream,
+        *,
+        make_doorbell: Callable[[], Doorbell] | None,
+        name: str = "host",
+    ) -> None:
+        self.memory = memory
+        self.devices = tuple(devices)
+        self.schedule = schedule
+        self.bus = MmioBus([MmioRegisters(device) for device in self.devices])
+        self._events = events.emitter(name)
+        self._gate = Gate()
+        self._vcpu: Vcpu | None = None
+        self._config: dict[str, Any] = {}
+        self._doorbells: dict[tuple[Device, int], Doorbell] = {}
+        if make_doorbell is not None:
+            for device in self.devices:
+                for number in range(len(device.queue_sizes)):
+                    self._doorbells[device, number] = make_doorbell()
+
+    @property
+    def ioeventfds(self) -> dict[tuple[int, int], Doorbell]:
+        """(address of a QueueNotify register, queue number) -> the doorbell that a write there rings."""
+        base = dict(zip(self.devices, self.bus.addresses, strict=True))
+        return {
+            (base[device] + Register.QUEUE_NOTIFY, number): doorbell
+            for (device, number), doorbell in self._doorbells.items()
+        }
+
+    @property
+    def vcpu(self) -> Vcpu:
+        """The vCPU that was attached."""
+        if self._vcpu is None:
+            raise RuntimeError("the machine has no vCPU yet")
+        return self._vcpu
+
+    def attach(self, vcpu: Vcpu, interrupt: Callable[[], None]) -> None:
+        """Give the machine its vCPU, and the devices the line that interrupts it."""
+        self._vcpu = vcpu
+        for device in self.devices:
+            device.interrupt = interrupt
+
+    async def serve(self) -> None:
+        """Serve every queue that has a doorbell, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for (device, number), doorbell in self._doorbells.items():
+                nursery.start_soon(self._serve_queue, device, number, doorbell)
+
+    async def _serve_queue(self, device: Device, number: int, doorbell: Doorbell) -> None:
+        await serve_queue(device, number, doorbell, self._gate, self.schedule, events=self._events)
+
+    async def boot(self, config: Mapping[str, Any]) -> None:
+        """Boot the guest and halt it before its first operation; its devices are served meanwhile."""
+        self._config = dict(config)
+        self._gate.open()
+        await self.vcpu.boot(config)
+
+    # What the migrator asks for
+
+    def guest_config(self) -> dict[str, Any]:
+        """Return what the guest was booted with."""
+        return dict(self._config)
+
+    async def pause(self) -> bytes:
+        """Halt the vCPU, then the devices; return the vCPU state. From now on nothing writes to guest RAM."""
+        state = await self.vcpu.pause()
+        self._gate.close()
+        return state
+
+    async def resume(self) -> None:
+        """Let devices and vCPU go on. A kick or an interrupt that fell into the pause is made up for."""
+        self._gate.open()
+        for device in self.devices:
+            device.handle_all_queues()
+        self.vcpu.run()
+
+    def save_devices(self) -> list[tuple[str, bytes]]:
+        """Return each device's name and state; the machine is paused."""
+        return [(device.name, device.save()) for device in self.devices]
+
+    def restore_devices(self, states: Sequence[tuple[str, bytes]]) -> None:
+        """Load what `save_devices` gave on a machine with the same devices.
+
+        Raises ValueError when the devices differ.
+        """
+        ours, theirs = [device.name for device in self.devices], [name for name, _ in states]
+        if ours != theirs:
+            raise ValueError(f"the stream has devices {theirs}, this machine has {ours}")
+        for device, (_, state) in zip(self.devices, states, strict=True):
+            device.restore(state)
+
+    def close(self) -> None:
+        """Give the doorbells up."""
+        for doorbell in self._doorbells.values():
+            doorbell.close()
