@@ -1,7 +1,6 @@
 """A guest process: one vCPU that runs the guest between exits, until its host ends it or is gone."""
 
 import json
-import os
 import select
 import signal
 import socket
@@ -12,8 +11,9 @@ from guest_agent.hardware import HostGone, ProcessExits, map_ram, register_ram
 from guest_agent.kernel import Guest, GuestConfig
 from spec.exits import ExitKind, ReplyKind
 from vdev.errors import VdevError
-from vdev.events import SILENT, CallHandled, Emitter, EventStream, Record, record_to_json
+from vdev.events import SILENT, CallHandled, Emitter
 from vdev.notify import EventfdDoorbell, IoEventfds
+from vdev.record_pipe import PipeBroken, stream_into_pipe
 
 __all__ = ["run"]
 
@@ -21,33 +21,17 @@ __all__ = ["run"]
 def run(hardware: dict[str, Any]) -> int:
     """Be the vCPU that `hardware` describes (see vdev.vcpu.process); return the process's exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    events = _events_to(hardware["trace"])
+    events = SILENT if hardware["trace"] is None else stream_into_pipe(hardware["trace"]).emitter("guest")
     doorbells = {(bell["address"], bell["value"]): EventfdDoorbell(bell["fd"]) for bell in hardware["ioeventfds"]}
     exits = ProcessExits(socket.socket(fileno=hardware["exits"]), IoEventfds(doorbells, events))
     try:
         _run_guest(hardware, exits, events)
-    except HostGone:
+    except (HostGone, PipeBroken):
         return 0
     except VdevError as error:
         exits.tell(ExitKind.FAULT, str(error).encode())
         return 1
     return 0
-
-
-def _events_to(fd: int | None) -> Emitter:
-    if fd is None:
-        return SILENT
-    pipe = os.fdopen(fd, "w", buffering=1)
-
-    def write(record: Record) -> None:
-        try:
-            pipe.write(json.dumps(record_to_json(record)) + "\n")
-        except BrokenPipeError as error:
-            raise HostGone("the host closed the trace pipe") from error
-
-    stream = EventStream(time.monotonic)
-    stream.subscribe(write)
-    return stream.emitter("guest")
 
 
 def _run_guest(hardware: dict[str, Any], exits: ProcessExits, events: Emitter) -> None:
