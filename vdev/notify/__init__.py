@@ -2,7 +2,8 @@
 
 from vdev.notify.doorbell import Doorbell
 from vdev.notify.eventfd import EventfdDoorbell
+from vdev.notify.interrupt_line import InterruptLine
 from vdev.notify.ioeventfds import IoEventfds
 from vdev.notify.loop import LoopDoorbell
 
-__all__ = ["Doorbell", "EventfdDoorbell", "IoEventfds", "LoopDoorbell"]
+__all__ = ["Doorbell", "EventfdDoorbell", "InterruptLine", "IoEventfds", "LoopDoorbell"]

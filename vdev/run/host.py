@@ -1,0 +1,84 @@
+"""A host process: a machine whose guest is a process beside it, with RAM in a memfd."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from vdev.devices.balloon import BalloonDevice
+from vdev.events import EventStream
+from vdev.machine import Machine
+from vdev.memory import GuestMemory, MemfdBacking, PageMarks, Region
+from vdev.notify import EventfdDoorbell, InterruptLine
+from vdev.record_pipe import forward_records
+from vdev.run.shape import MachineShape, build_machine
+from vdev.schedule import Schedule
+from vdev.vcpu import ProcessVcpu, SharedRam
+
+__all__ = ["ProcessHost", "open_host"]
+
+
+@dataclass(frozen=True)
+class ProcessHost:
+    """A machine with its parts. `marks` takes what the host's devices write and, if shared, what the guest writes."""
+
+    machine: Machine
+    balloon: BalloonDevice
+    vcpu: ProcessVcpu
+    memory: GuestMemory
+    marks: PageMarks
+
+
+@asynccontextmanager
+async def open_host(
+    shape: MachineShape,
+    schedule: Schedule,
+    events: EventStream,
+    *,
+    name: str,
+    trace: bool,
+    kernel_log: bool = False,
+) -> AsyncIterator[ProcessHost]:
+    """Open a host whose guest process is up, with RAM mapped, not yet booted; end the guest at the end.
+
+    `trace` forwards the guest's events into `events`. `kernel_log` registers RAM for the kernel's dirty log; otherwise
+    the guest marks what it writes.
+    """
+    backings = [MemfdBacking(size) for _, size in shape.regions]
+    page_count = sum(size for _, size in shape.regions) >> 12
+    shared_marks, marks_fd = PageMarks.create_shared(page_count)
+    regions = [Region(address, backing) for (address, _), backing in zip(shape.regions, backings, strict=True)]
+    memory = GuestMemory(regions, shared_marks)
+    machine, balloon = build_machine(shape, memory, schedule, events, EventfdDoorbell, name=name)
+    trace_pipe = os.pipe() if trace else None
+    try:
+        async with trio.open_nursery() as nursery:
+            vcpu = await ProcessVcpu.spawn(
+                SharedRam(memory, None if kernel_log else marks_fd),
+                read=machine.bus.read,
+                write=machine.bus.write,
+                ioeventfds=machine.ioeventfds,
+                write_protect=kernel_log,
+                trace_fd=trace_pipe[1] if trace_pipe else None,
+                events=events.emitter(f"{name}/vcpu"),
+            )
+            try:
+                if trace_pipe:
+                    os.close(trace_pipe[1])
+                    prefix = "" if name == "source" else f"{name}/"
+                    nursery.start_soon(lambda: forward_records(trace_pipe[0], events, prefix=prefix))
+                machine.attach(vcpu, InterruptLine(vcpu.interrupt, events.emitter(f"{name}/balloon")))
+                nursery.start_soon(vcpu.serve_exits)
+                nursery.start_soon(machine.serve)
+                await vcpu.wait_ready()
+                yield ProcessHost(machine, balloon, vcpu, memory, shared_marks)
+            finally:
+                await vcpu.end()
+                nursery.cancel_scope.cancel()
+    finally:
+        machine.close()
+        os.close(marks_fd)
+        for backing in backings:
+            backing.close()

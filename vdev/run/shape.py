@@ -1,0 +1,105 @@
+"""What a machine is made of, as both ends of a migration must know it."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from spec.balloon import BalloonFeature, QueueNumbering
+from spec.device import Feature, feature_mask
+from vdev.devices.balloon import BalloonDevice
+from vdev.events import EventStream
+from vdev.machine import Machine
+from vdev.memory import GuestMemory
+from vdev.notify import Doorbell
+from vdev.run.options import MigrateOptions
+from vdev.schedule import Schedule
+
+__all__ = ["MachineShape", "build_machine", "guest_config", "ram_regions"]
+
+_BELOW_4_GIB = 3 << 30
+_ABOVE_4_GIB = 4 << 30
+
+_ALWAYS_OFFERED = feature_mask(
+    Feature.VERSION_1,
+    Feature.INDIRECT_DESC,
+    Feature.EVENT_IDX,
+    Feature.RING_RESET,
+    BalloonFeature.MUST_TELL_HOST,
+    BalloonFeature.STATS_VQ,
+    BalloonFeature.DEFLATE_ON_OOM,
+    BalloonFeature.FREE_PAGE_HINT,
+)
+
+
+@dataclass(frozen=True)
+class MachineShape:
+    """The parts of a machine that the destination builds again: JSON-ready.
+
+    `regions` are (guest-physical address, bytes); `ioeventfd` says whether QueueNotify rings an eventfd or is an exit;
+    `features` is the mask the balloon offers; `numbering` is how its queues are numbered.
+    """
+
+    regions: tuple[tuple[int, int], ...]
+    ioeventfd: bool = True
+    features: int = _ALWAYS_OFFERED
+    numbering: str = QueueNumbering.FIXED.value
+
+    @classmethod
+    def of_options(cls, options: MigrateOptions) -> "MachineShape":
+        """Return the shape that `options` ask for."""
+        features = _ALWAYS_OFFERED
+        if options.free_page_reporting:
+            features |= feature_mask(BalloonFeature.PAGE_REPORTING)
+        return cls(ram_regions(options.ram_size), options.ioeventfd, features)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, mapping: dict[str, Any]) -> "MachineShape":
+        """Return what `to_json` gave. Raises TypeError or ValueError for anything else."""
+        regions = tuple((int(address), int(size)) for address, size in mapping["regions"])
+        return cls(**{**mapping, "regions": regions})
+
+
+def ram_regions(size: int) -> tuple[tuple[int, int], ...]:
+    """Return where RAM of `size` bytes lies: below 3 GiB, the rest above 4 GiB, as on a PC."""
+    if size <= _BELOW_4_GIB:
+        return ((0, size),)
+    return ((0, _BELOW_4_GIB), (_ABOVE_4_GIB, size - _BELOW_4_GIB))
+
+
+def build_machine(
+    shape: MachineShape,
+    memory: GuestMemory,
+    schedule: Schedule,
+    events: EventStream,
+    make_doorbell: Callable[[], Doorbell],
+    *,
+    name: str,
+) -> tuple[Machine, BalloonDevice]:
+    """Return a machine of this shape, without a vCPU, and its balloon."""
+    balloon = BalloonDevice(
+        memory,
+        offered_features=shape.features,
+        numbering=QueueNumbering(shape.numbering),
+        events=events.emitter(f"{name}/balloon"),
+    )
+    machine = Machine(
+        memory, [balloon], schedule, events, make_doorbell=make_doorbell if shape.ioeventfd else None, name=name
+    )
+    return machine, balloon
+
+
+def guest_config(options: MigrateOptions, shape: MachineShape, machine: Machine) -> dict[str, Any]:
+    """Return what the guest is booted with."""
+    return {
+        "workload": options.workload,
+        "files": str(options.files) if options.files else None,
+        "rate": options.rate,
+        "seed": options.seed,
+        "mmio_addresses": machine.bus.addresses,
+        "wanted_features": shape.features,
+        "numbering": shape.numbering,
+    }
