@@ -7,13 +7,14 @@
 ('addr', 'len', 'flags', 'next')
 """
 
+import struct
 from functools import cache
 from typing import Any
 
 import construct
 import numpy as np
 
-__all__ = ["VariableSizedLayout", "dtype_of"]
+__all__ = ["VariableSizedLayout", "dtype_of", "struct_of"]
 
 
 class VariableSizedLayout(TypeError):
@@ -33,6 +34,33 @@ def dtype_of(declaration: construct.Construct) -> np.dtype[Any]:
     Raises VariableSizedLayout, naming the field, for anything whose size depends on the data.
     """
     return _dtype_of(declaration, declaration.name or type(declaration).__name__)
+
+
+@cache
+def struct_of(declaration: construct.Construct) -> struct.Struct:
+    """Return the `struct.Struct` of the same bytes, one value per field: the quickest way to a single record.
+
+    Raises VariableSizedLayout, naming the field, for anything but a struct of little-endian integers without gaps.
+
+    >>> from spec.split_ring import DESCRIPTOR
+    >>> struct_of(DESCRIPTOR).format
+    '<QIHH'
+    """
+    dtype = dtype_of(declaration)
+    codes = ""
+    for name in dtype.names or ():
+        field = dtype[name]
+        code = _STRUCT_CODES.get(field.str.replace("|", "<"))
+        if code is None:
+            raise VariableSizedLayout(f"{declaration.name}.{name}: not a little-endian integer")
+        codes += code
+    packed = struct.Struct("<" + codes)
+    if not codes or packed.size != dtype.itemsize:
+        raise VariableSizedLayout(f"{declaration.name}: not a struct of integers without gaps")
+    return packed
+
+
+_STRUCT_CODES = {"<u1": "B", "<u2": "H", "<u4": "I", "<u8": "Q", "<i1": "b", "<i2": "h", "<i4": "i", "<i8": "q"}
 
 
 def _dtype_of(declaration: construct.Construct, path: str) -> np.dtype[Any]:

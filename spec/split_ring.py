@@ -23,6 +23,7 @@ __all__ = [
     "available_ring",
     "available_ring_size",
     "descriptor_table_size",
+    "event_reached",
     "used_ring",
     "used_ring_size",
 ]
@@ -88,3 +89,17 @@ def available_ring_size(queue_size: int) -> int:
 def used_ring_size(queue_size: int) -> int:
     """Bytes of the used ring with its event field."""
     return 6 + 8 * queue_size
+
+
+def event_reached(event: int, index: int, step_count: int) -> bool:
+    """Say whether the entry numbered `event` is among the last `step_count` ones placed before `index`.
+
+    This is what the event fields mean: an index that moves past its event field's value notifies ("Used Buffer
+    Notification Suppression"). All indices are free-running and 16 bits wide.
+
+    >>> event_reached(event=65535, index=1, step_count=2)
+    True
+    >>> event_reached(event=1, index=1, step_count=2)
+    False
+    """
+    return (index - event - 1) & 0xFFFF < step_count

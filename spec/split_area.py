@@ -1,0 +1,84 @@
+"""Where this project's driver keeps a split virtqueue in guest RAM: rings in front, its own notes behind.
+
+The text says nothing of the notes; only the same driver reads them, also after a migration. All parts lie in
+one page-aligned area, so that a device or another process can map it whole.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from construct import Array, Int16ul, Int32ul, Int64ul, Struct
+
+from spec.split_ring import DESCRIPTOR, available_ring_size, descriptor_table_size, used_ring_size
+
+__all__ = ["AREA_MAGIC", "CACHE_LINE_SIZE", "NOTES", "SplitArea", "chain_notes", "split_area"]
+
+AREA_MAGIC = 0x51565056
+"""Reads "VPVQ" in memory."""
+
+CACHE_LINE_SIZE = 64
+"""Bytes; what device and driver store to does not share a line."""
+
+NOTES = "split_queue_notes" / Struct(
+    "magic" / Int32ul,
+    "size" / Int32ul,
+    "features" / Int64ul,
+    "indirect_capacity" / Int32ul,
+    "free_count" / Int32ul,
+    "unkicked_count" / Int32ul,
+    "calls_enabled" / Int32ul,
+    "next_available" / Int32ul,
+    "published" / Int32ul,
+    "last_used" / Int32ul,
+    "reserved" / Int32ul,
+)
+"""The driver's notes about the queue. `next_available` is where the next chain goes, `published` what the device has
+been shown, `last_used` the next used entry to collect (all 16-bit free-running); `unkicked_count` is the number
+of chains published since the device's wish was last asked for."""
+
+
+@cache
+def chain_notes(queue_size: int) -> Struct:
+    """Return the layout of the notes about descriptors, for a queue of `queue_size`.
+
+    The first `free_count` entries of `free` are the free descriptors, a stack. Of a chain, `token`, `writable_size`
+    and `descriptor_count` stand at its head's index; 0 descriptors means that no chain begins there. `link` names
+    each descriptor's successor in its chain.
+    """
+    return "chain_notes" / Struct(
+        "token" / Array(queue_size, Int64ul),
+        "writable_size" / Array(queue_size, Int64ul),
+        "free" / Array(queue_size, Int16ul),
+        "link" / Array(queue_size, Int16ul),
+        "descriptor_count" / Array(queue_size, Int16ul),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SplitArea:
+    """Offsets from the area's start, and its size, bytes. The indirect tables stand last, one per descriptor."""
+
+    descriptor: int
+    available: int
+    used: int
+    notes: int
+    chain_notes: int
+    indirect: int
+    indirect_table_size: int
+    size: int
+
+
+@cache
+def split_area(queue_size: int, indirect_capacity: int = 0) -> SplitArea:
+    """Return the parts of the area of a queue of `queue_size` with indirect tables of `indirect_capacity` entries."""
+    table_size = DESCRIPTOR.sizeof() * indirect_capacity
+    available = _aligned(descriptor_table_size(queue_size))
+    used = _aligned(available + available_ring_size(queue_size))
+    notes = _aligned(used + used_ring_size(queue_size))
+    chains = _aligned(notes + NOTES.sizeof())
+    indirect = _aligned(chains + chain_notes(queue_size).sizeof())
+    return SplitArea(0, available, used, notes, chains, indirect, table_size, indirect + table_size * queue_size)
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // CACHE_LINE_SIZE) * CACHE_LINE_SIZE

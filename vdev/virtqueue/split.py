@@ -1,0 +1,335 @@
+"""The device's side of a split virtqueue (virtio 1.4, "Split Virtqueues")."""
+
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spec.device import Feature
+from spec.layout import dtype_of, struct_of
+from spec.split_ring import (
+    AVAILABLE_ALIGNMENT,
+    DESCRIPTOR_ALIGNMENT,
+    MAX_QUEUE_SIZE,
+    USED_ALIGNMENT,
+    USED_ELEMENT,
+    AvailableFlag,
+    UsedFlag,
+    available_ring,
+    available_ring_size,
+    descriptor_table_size,
+    event_reached,
+    used_ring,
+    used_ring_size,
+)
+from vdev.errors import DriverViolation
+from vdev.events import SILENT, ChainsPopped, ChainsUsed, Emitter
+from vdev.memory import GuestMemory
+from vdev.memory.order import full_fence, load_fence, store_fence
+from vdev.virtqueue.chain import Chain, ChainBatch
+from vdev.virtqueue.descriptor_batch import clean_prefix
+from vdev.virtqueue.descriptors import DescriptorTable
+from vdev.virtqueue.queue import QueueAddresses, QueueState
+
+__all__ = ["SplitDeviceQueue"]
+
+_SMALL_BATCH = 8
+"""Below so many chains one by one is quicker than numpy."""
+
+_COUNT_LIMIT = 0x1_0000
+"""A count that has got here covers every value a 16-bit index can have, and need not go on."""
+
+_AVAILABLE = "The Virtqueue Available Ring"
+_FLAGS, _IDX = 0, 1
+"""16-bit words of both rings; the rest of a ring stands where its size puts it."""
+_INDEX_END = 4
+_NO_INTERRUPT, _NO_NOTIFY = int(AvailableFlag.NO_INTERRUPT), int(UsedFlag.NO_NOTIFY)
+_USED_SIZE: int = USED_ELEMENT.sizeof()
+_pack_used = struct_of(USED_ELEMENT).pack_into
+
+
+class SplitDeviceQueue:
+    """One split virtqueue, seen from the device; see `DeviceQueue` for what each method promises.
+
+    `number` is the queue's, for errors and events. `features` is the mask of negotiated bits. Nothing is stored to
+    guest memory before the first call that says so, so the queue can be made before a migrated RAM has arrived.
+
+    Raises DriverViolation if `addresses` names areas that are not aligned or not in RAM, or an impossible size.
+    """
+
+    def __init__(
+        self,
+        memory: GuestMemory,
+        number: int,
+        addresses: QueueAddresses,
+        features: int,
+        events: Emitter = SILENT,
+    ) -> None:
+        _check_addresses(memory, number, addresses)
+        size = addresses.size
+        self.number = number
+        self.size = size
+        self.addresses = addresses
+        self._memory = memory
+        self._events = events
+        self._event_idx = bool(features >> Feature.EVENT_IDX & 1)
+        self._table = DescriptorTable(
+            memory, addresses.descriptor, size, indirect=bool(features >> Feature.INDIRECT_DESC & 1), number=number
+        )
+        # The same bytes twice: 16-bit words for one access, numpy for many. Both are in the byte order of this
+        # machine, which is little-endian wherever vdev.memory.order can be imported.
+        available, used = dtype_of(available_ring(size)), dtype_of(used_ring(size))
+        self._available = memory.bytes_view(addresses.driver, available_ring_size(size)).data.cast("H")
+        self._used_bytes = memory.bytes_view(addresses.device, used_ring_size(size)).data
+        self._used = self._used_bytes.cast("H")
+        self._available_entries = memory.view(addresses.driver, available_ring(size))["ring"]
+        self._used_entries = memory.view(addresses.device, used_ring(size))["ring"]
+        self._available_ring_word = _offset(available, "ring") // 2
+        self._used_event_word = _offset(available, "used_event") // 2
+        self._avail_event_word = _offset(used, "avail_event") // 2
+        self._used_ring_offset = _offset(used, "ring")
+        # Which heads are popped and not pushed: one byte per descriptor, seen by Python and by numpy.
+        self._outstanding = bytearray(size)
+        self._outstanding_flags = np.frombuffer(self._outstanding, np.uint8)
+        self._seen_at = np.empty(size, np.int64)
+        self._next_avail = 0
+        self._next_used = 0
+        self._unsignalled_count = 0
+        self._kicks_enabled = True
+
+    # Available buffers
+
+    def has_available(self) -> bool:
+        """Say whether the driver has made a buffer available that was not popped."""
+        return self._available[_IDX] != self._next_avail
+
+    def pop(self) -> Chain | None:
+        """Take the next available chain, or None."""
+        if not self._pending_count():
+            return None
+        chain = self._take()
+        if self._event_idx and self._kicks_enabled:
+            # So that a pop which finds nothing may be believed: whatever comes after that look kicks.
+            self._store_avail_event(self._next_avail)
+            full_fence()
+        return chain
+
+    def _take(self) -> Chain:
+        load_fence()
+        head = self._available[self._available_ring_word + (self._next_avail & (self.size - 1))]
+        if head >= self.size:
+            raise DriverViolation(
+                _AVAILABLE, f"head {head} in a table of {self.size}", queue=self.number, descriptor=head
+            )
+        if self._outstanding[head]:
+            raise DriverViolation(
+                _AVAILABLE, "a head that the device has not given back", queue=self.number, descriptor=head
+            )
+        chain = self._table.chain(head)
+        self._outstanding[head] = 1
+        self._next_avail = (self._next_avail + 1) & 0xFFFF
+        if self._events.listening:
+            self._events.emit(ChainsPopped(self.number, (head,)))
+        return chain
+
+    def pop_batch(self, limit: int | None = None) -> ChainBatch:
+        """Take all available chains, or the first `limit`; those behind a violation are left."""
+        count = self._pending_count_and_arm(self.size if limit is None else limit)
+        if count < _SMALL_BATCH:
+            return self._take_one_by_one(count)
+        load_fence()
+        heads = self._available_entries[self._ring_positions(self._next_avail, count)].astype(np.int64)
+        usable = heads < self.size
+        heads = heads[: count if usable.all() else int(np.argmin(usable))]
+        usable = (self._outstanding_flags[heads] == 0) & self._is_first(heads)
+        heads = heads[: len(heads) if usable.all() else int(np.argmin(usable))]
+        batch = clean_prefix(self._table, heads)
+        if not len(batch):
+            return self._take_one_by_one(1)
+        self._outstanding_flags[batch.heads] = 1
+        self._next_avail = (self._next_avail + len(batch)) & 0xFFFF
+        if self._events.listening:
+            self._events.emit(ChainsPopped(self.number, tuple(batch.heads.tolist())))
+        return batch
+
+    def _take_one_by_one(self, count: int) -> ChainBatch:
+        chains: list[Chain] = []
+        for _ in range(count):
+            try:
+                chains.append(self._take())
+            except DriverViolation:
+                if chains:
+                    break  # It is in front now, and the next call raises it.
+                raise
+        return ChainBatch.of(chains)
+
+    def _pending_count(self) -> int:
+        count = (self._available[_IDX] - self._next_avail) & 0xFFFF
+        if count > self.size:
+            raise DriverViolation(
+                _AVAILABLE,
+                f"idx moved by {count}, more than the queue size {self.size}",
+                queue=self.number,
+                address=self.addresses.driver,
+            )
+        return count
+
+    def _pending_count_and_arm(self, limit: int) -> int:
+        """Return how many chains to take, such that whatever is made available behind them kicks."""
+        count = min(self._pending_count(), limit)
+        while self._event_idx and self._kicks_enabled and count:
+            self._store_avail_event((self._next_avail + count) & 0xFFFF)
+            full_fence()
+            before, count = count, min(self._pending_count(), limit)
+            if count <= before:
+                break
+        return count
+
+    # Used buffers
+
+    def push(self, head: int, written_size: int) -> None:
+        """Give a chain back as used."""
+        if not (0 <= head < self.size and self._outstanding[head]):
+            raise ValueError(f"queue {self.number}: head {head} is not outstanding")
+        offset = self._used_ring_offset + _USED_SIZE * (self._next_used & (self.size - 1))
+        try:
+            _pack_used(self._used_bytes, offset, head, written_size)
+        except struct.error:
+            raise ValueError(f"queue {self.number}: a written size of {written_size} bytes") from None
+        self._outstanding[head] = 0
+        self._memory.mark_written(self.addresses.device + offset, _USED_SIZE)
+        self._publish_used(1)
+        if self._events.listening:
+            self._events.emit(ChainsUsed(self.number, (head,), (written_size,)))
+
+    def push_batch(self, heads: npt.NDArray[np.int64], written_sizes: npt.NDArray[np.int64]) -> None:
+        """Give several chains back with one move of the used index."""
+        count = len(heads)
+        if count != len(written_sizes):
+            raise ValueError(f"queue {self.number}: {count} heads and {len(written_sizes)} written sizes")
+        if not count:
+            return
+        if heads.min() < 0 or heads.max() >= self.size or not self._outstanding_flags[heads].all():
+            raise ValueError(f"queue {self.number}: a head that is not outstanding")
+        if not self._is_first(heads).all():
+            raise ValueError(f"queue {self.number}: a head twice")
+        if written_sizes.min() < 0 or written_sizes.max() > 0xFFFF_FFFF:
+            raise ValueError(f"queue {self.number}: a written size that 32 bits cannot hold")
+        positions = self._ring_positions(self._next_used, count)
+        self._used_entries["id"][positions] = heads
+        self._used_entries["len"][positions] = written_sizes
+        self._outstanding_flags[heads] = 0
+        first = int(positions[0])
+        ring = self.addresses.device + self._used_ring_offset
+        before_wrap = min(count, self.size - first)
+        self._memory.mark_written(ring + _USED_SIZE * first, _USED_SIZE * before_wrap)
+        self._memory.mark_written(ring, _USED_SIZE * (count - before_wrap))
+        self._publish_used(count)
+        if self._events.listening:
+            self._events.emit(ChainsUsed(self.number, tuple(heads.tolist()), tuple(written_sizes.tolist())))
+
+    def _publish_used(self, count: int) -> None:
+        store_fence()
+        self._next_used = (self._next_used + count) & 0xFFFF
+        self._used[_IDX] = self._next_used
+        self._memory.mark_written(self.addresses.device, _INDEX_END)
+        self._unsignalled_count = min(self._unsignalled_count + count, _COUNT_LIMIT)
+
+    # Notification suppression
+
+    def should_call(self) -> bool:
+        """Say whether the driver wants to be told of what was pushed since the last look."""
+        count, self._unsignalled_count = self._unsignalled_count, 0
+        if not count:
+            return False
+        full_fence()
+        if self._event_idx:
+            return event_reached(self._available[self._used_event_word], self._next_used, count)
+        return not self._available[_FLAGS] & _NO_INTERRUPT
+
+    def disable_kicks(self) -> None:
+        """Advise the driver that kicks are not needed."""
+        self._kicks_enabled = False
+        if self._event_idx:
+            # The flags must stay 0; an event just behind is farthest from being reached.
+            self._store_avail_event((self._next_avail - 1) & 0xFFFF)
+        else:
+            self._store_used_flags(_NO_NOTIFY)
+
+    def enable_kicks(self) -> bool:
+        """Ask for a kick at the next available buffer; true when there are some already."""
+        self._kicks_enabled = True
+        if self._event_idx:
+            self._store_avail_event(self._next_avail)
+        else:
+            self._store_used_flags(0)
+        full_fence()
+        return self.has_available()
+
+    def _store_avail_event(self, index: int) -> None:
+        self._used[self._avail_event_word] = index
+        self._memory.mark_written(self.addresses.device + 2 * self._avail_event_word, 2)
+
+    def _store_used_flags(self, flags: int) -> None:
+        self._used[_FLAGS] = flags
+        self._memory.mark_written(self.addresses.device, _INDEX_END)
+
+    # State
+
+    def save(self) -> QueueState:
+        """Return what another object over the same memory needs to go on."""
+        return QueueState(
+            next_avail=self._next_avail,
+            next_used=self._next_used,
+            unsignalled_count=self._unsignalled_count,
+            kicks_enabled=self._kicks_enabled,
+            outstanding=tuple(np.flatnonzero(self._outstanding_flags).tolist()),
+        )
+
+    def restore(self, state: QueueState) -> None:
+        """Go on from `state`."""
+        state.check(self.size)
+        self._next_avail = state.next_avail
+        self._next_used = state.next_used
+        self._unsignalled_count = state.unsignalled_count
+        self._kicks_enabled = state.kicks_enabled
+        self._outstanding_flags[:] = 0
+        self._outstanding_flags[list(state.outstanding)] = 1
+
+    def _ring_positions(self, index: int, count: int) -> npt.NDArray[np.int64]:
+        return np.arange(index, index + count) & (self.size - 1)
+
+    def _is_first(self, heads: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Say for each head whether no earlier one equals it."""
+        order = np.arange(len(heads))
+        self._seen_at[heads[::-1]] = order[::-1]  # the last assignment stays
+        return np.equal(self._seen_at[heads], order)
+
+
+def _offset(dtype: np.dtype[Any], name: str) -> int:
+    fields = dtype.fields
+    assert fields is not None
+    return int(fields[name][1])
+
+
+def _check_addresses(memory: GuestMemory, number: int, addresses: QueueAddresses) -> None:
+    size = addresses.size
+    if not 0 < size <= MAX_QUEUE_SIZE or size & (size - 1):
+        raise DriverViolation("Split Virtqueues", f"{size} is no queue size", queue=number)
+    for name, address, area_size, alignment in (
+        ("descriptor", addresses.descriptor, descriptor_table_size(size), DESCRIPTOR_ALIGNMENT),
+        ("driver", addresses.driver, available_ring_size(size), AVAILABLE_ALIGNMENT),
+        ("device", addresses.device, used_ring_size(size), USED_ALIGNMENT),
+    ):
+        if address % alignment:
+            raise DriverViolation(
+                "Virtqueues", f"the {name} area is not a multiple of {alignment}", queue=number, address=address
+            )
+        if not memory.contains(address, area_size):
+            raise DriverViolation(
+                "Virtqueues",
+                f"the {name} area of {area_size} bytes is not wholly in RAM",
+                queue=number,
+                address=address,
+            )
