@@ -1,0 +1,1 @@
+"""The `vdev` command: what a person types and reads."""

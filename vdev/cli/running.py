@@ -1,0 +1,121 @@
+"""What both commands do around a run: trace, progress, report, exit status."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from vdev.cli.one_line import INTERRUPTED_STATUS, USAGE_STATUS, complain, find_interrupt, find_refusal
+from vdev.cli.parameters import check_writable
+from vdev.errors import UserError
+from vdev.events import EventStream
+from vdev.run.report import Progress, Report
+from vdev.trace import TraceFile, open_trace
+
+__all__ = ["Run", "json_option", "run_and_show", "trace_option"]
+
+Run = Callable[[EventStream, Callable[[Progress], None]], Report]
+"""What is run: given the event stream and the display's ear, it returns the report."""
+
+STDOUT = Path("-")
+
+json_option = click.option(
+    "--json",
+    "json_path",
+    metavar="FILE|-",
+    type=click.Path(path_type=Path),
+    help="Write the report as JSON; with - nothing else goes to stdout.",
+)
+trace_option = click.option(
+    "--trace",
+    "trace_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write every event: a Perfetto trace if FILE ends in .pftrace, JSON lines otherwise.",
+)
+
+
+def run_and_show(command: str, run: Run, *, json_path: Path | None, trace_path: Path | None) -> int:
+    """Run with a progress display on stderr, show what came of it, and return the exit status.
+
+    Raises BadParameter or UserError, before anything is started, for a file that cannot be written.
+    """
+    _check_files(json_path, trace_path)
+    with contextlib.ExitStack() as stack:
+        trace = None if trace_path is None else stack.enter_context(open_trace(trace_path))
+        try:
+            report = _run(run, trace)
+        except BaseException as error:
+            status = _explain(command, error)
+            if status is None:
+                raise
+            return status
+    status = report.exit_status
+    if not _show(report, json_path):
+        status = status or USAGE_STATUS
+    if trace is not None and trace.problem:
+        complain(command, trace.problem)
+        status = status or USAGE_STATUS
+    return status
+
+
+def _check_files(json_path: Path | None, trace_path: Path | None) -> None:
+    if trace_path == STDOUT:
+        raise click.BadParameter("a trace needs a file name", param_hint="'--trace'")
+    if json_path is not None and json_path != STDOUT:
+        if json_path == trace_path:
+            raise UserError("--json and --trace name the same file; give two names")
+        check_writable(json_path, "--json")
+    if trace_path is not None:
+        check_writable(trace_path, "--trace")
+
+
+def _run(run: Run, trace: TraceFile | None) -> Report:
+    from vdev.cli.progress import open_display
+
+    # The clock of every process of this machine; a run in one loop brings its own.
+    events = EventStream(time.monotonic)
+    if trace is not None:
+        events.subscribe(trace)
+    with open_display() as display:
+        return run(events, display.show)
+
+
+def _explain(command: str, error: BaseException) -> int | None:
+    """Say in one line what ended the run, and return the exit status; None for a bug, which keeps its traceback."""
+    if find_interrupt(error) is not None:
+        complain(command, "interrupted; the migration was cancelled and its processes are gone")
+        return INTERRUPTED_STATUS
+    refusal = find_refusal(error)
+    if refusal is None:
+        return None
+    complain(command, str(refusal))
+    return USAGE_STATUS
+
+
+def _show(report: Report, json_path: Path | None) -> bool:
+    """Write table and JSON; return whether everything was written."""
+    from vdev.cli.table import show_report
+
+    json_to_stdout = json_path == STDOUT
+    try:
+        show_report(report, stderr=json_to_stdout)
+        if json_path is not None:
+            text = json.dumps(report.to_json(), indent=2) + "\n"
+            if json_to_stdout:
+                sys.stdout.write(text)
+            else:
+                json_path.write_text(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read us has gone away and knows why; the interpreter must not stumble over the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        complain("vdev", f"cannot write the report: {error.strerror}")
+        return False
+    return True

@@ -1,0 +1,133 @@
+"""What came of a migration, for a person."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vdev.cli.sizes import format_bandwidth, format_count, format_duration, format_size
+from vdev.run.report import Outcome, Report
+
+__all__ = ["show_report"]
+
+PAGE_SIZE = 4096
+_SHOWN_ROUND_COUNT = 12
+
+_IN_WORDS = {
+    Outcome.COMPLETED: "the guest goes on at the destination",
+    Outcome.MISMATCHED: "the guest was moved, but found pages that are not what it wrote",
+    Outcome.DESTINATION_LOST: "the destination or the link was lost; the guest goes on at the source",
+    Outcome.GUEST_DIED: "the guest itself died",
+    Outcome.IN_DOUBT: "the destination has everything, but its last word did not arrive; look there",
+    Outcome.INTERRUPTED: "the migration was stopped from the keyboard",
+}
+
+
+def show_report(report: Report, *, stderr: bool = False) -> None:
+    """Print the report on stdout or stderr. Raises OSError when nobody takes it."""
+    console = _Console(stderr=stderr, highlight=False, soft_wrap=False)
+    good = report.outcome is Outcome.COMPLETED
+    headline = Text.assemble(
+        (report.outcome.value, "bold green" if good else "bold red"), ": ", _IN_WORDS[report.outcome]
+    )
+    console.print(headline)
+    if report.error:
+        console.print(Text(report.error, style="red"))
+    console.print()
+    console.print(_facts(report))
+    console.print(_pages(report))
+    if report.rounds:
+        console.print(_rounds(report))
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the caller decide: rich would end the program here."""
+        raise BrokenPipeError
+
+
+def _facts(report: Report) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("guest", _verdict(report))
+    table.add_row("downtime", format_duration(report.downtime_seconds))
+    table.add_row("total time", format_duration(report.total_seconds))
+    table.add_row("on the wire", _wire(report))
+    table.add_row("strategy", f"{report.strategy}, {report.ring} ring, {report.dirty_log} dirty log")
+    if report.hints:
+        table.add_row("hints", _list(report.hints))
+    if report.memory:
+        sizes = {name: format_size(size) for name, size in report.memory.items()}
+        table.add_row("memory", _list(sizes))
+    return table
+
+
+def _verdict(report: Report) -> Text:
+    verified = report.verified
+    if not verified.pages:
+        return Text("gave no verdict", style="red")
+    checked = f"checked {format_count(verified.pages)} pages at the {report.verified_at}"
+    resumed = f"{format_count(verified.resumed_operations)} operations since it resumed"
+    if verified.mismatched:
+        return Text(f"{checked}: {format_count(verified.mismatched)} are wrong; {resumed}", style="red")
+    return Text.assemble(f"{checked}: ", ("none lost, none stale", "green"), f"; {resumed}")
+
+
+def _wire(report: Report) -> str:
+    sending = sum(figures.seconds for figures in report.rounds)
+    speed = f", {format_bandwidth(report.wire_bytes / sending)}" if sending > 0 else ""
+    return f"{format_size(report.wire_bytes)}{speed}"
+
+
+def _list(values: dict[str, object] | dict[str, str]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in values.items() if value is not None)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return f"({_list(value)})"
+    return format_count(value) if isinstance(value, int) else str(value)
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim", padding=(0, 1))
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="left" if number == 0 else "right", no_wrap=True)
+    return table
+
+
+def _pages(report: Report) -> Table:
+    pages = report.pages
+    table = _table("pages", "count", "size", "of RAM")
+    rows = {
+        "guest RAM": pages.total,
+        "sent": pages.sent,
+        "zero": pages.zero,
+        "skipped by hints": pages.skipped,
+        "resent": pages.resent,
+    }
+    for name, count in rows.items():
+        share = f"{100 * count / pages.total:.1f} %" if pages.total else ""
+        table.add_row(name, format_count(count), format_size(count * PAGE_SIZE), share)
+    return table
+
+
+def _rounds(report: Report) -> Table:
+    table = _table("round", "pages", "bytes", "time", "throughput")
+    rounds = list(enumerate(report.rounds, 1))
+    hidden_count = len(rounds) - _SHOWN_ROUND_COUNT
+    for number, figures in rounds:
+        if hidden_count > 0 and number == _SHOWN_ROUND_COUNT // 2 + 1:
+            table.add_row(f"({hidden_count} more)")
+        if hidden_count > 0 and _SHOWN_ROUND_COUNT // 2 < number <= _SHOWN_ROUND_COUNT // 2 + hidden_count:
+            continue
+        speed = format_bandwidth(figures.bytes / figures.seconds) if figures.seconds > 0 else ""
+        table.add_row(
+            str(number),
+            format_count(figures.pages),
+            format_size(figures.bytes),
+            format_duration(figures.seconds),
+            speed,
+        )
+    return table
