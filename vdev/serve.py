@@ -49,12 +49,17 @@ async def serve_queue(
     handled_count = 0
     while True:
         ring_count = await doorbell.wait_rung()
-        while True:
-            await gate.wait_open()
-            await schedule.turn(actor)
-            if gate.is_open:
-                break
+        await _wait_turn(actor, gate, schedule)
         if events.listening:
             events.emit(KickHandled(number, handled_count + 1, handled_count + ring_count))
         handled_count += ring_count
-        device.queue_notify(number)
+        while device.queue_notify(number):
+            await _wait_turn(actor, gate, schedule)
+
+
+async def _wait_turn(actor: str, gate: Gate, schedule: Schedule) -> None:
+    while True:
+        await gate.wait_open()
+        await schedule.turn(actor)
+        if gate.is_open:
+            return
