@@ -298,6 +298,11 @@ class EventStream:
         self._listeners: list[Listener] = []
         self._emitters: list[Emitter] = []
 
+    @property
+    def listening(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._listeners)
+
     def subscribe(self, listener: Listener) -> None:
         """Call `listener` with each later record."""
         self._listeners.append(listener)
