@@ -1,7 +1,7 @@
-"""Where this project's driver keeps a split virtqueue in guest RAM: rings in front, its own notes behind.
+"""Where this project's driver keeps a split virtqueue in guest RAM: the three rings, and its own notes around them.
 
-The text says nothing of the notes; only the same driver reads them, also after a migration. All parts lie in
-one page-aligned area, so that a device or another process can map it whole.
+The text says nothing of the notes; only the same driver reads them, also after a migration. The first of them stand
+in front, where they are found without knowing the queue's size.
 """
 
 from dataclasses import dataclass
@@ -56,12 +56,13 @@ def chain_notes(queue_size: int) -> Struct:
 
 @dataclass(frozen=True, slots=True)
 class SplitArea:
-    """Offsets from the area's start, and its size, bytes. The indirect tables stand last, one per descriptor."""
+    """Offsets from the area's start, and its size, bytes. The notes stand first, the indirect tables last: one table
+    of `indirect_table_size` for each descriptor of the queue.
+    """
 
     descriptor: int
     available: int
     used: int
-    notes: int
     chain_notes: int
     indirect: int
     indirect_table_size: int
@@ -72,12 +73,12 @@ class SplitArea:
 def split_area(queue_size: int, indirect_capacity: int = 0) -> SplitArea:
     """Return the parts of the area of a queue of `queue_size` with indirect tables of `indirect_capacity` entries."""
     table_size = DESCRIPTOR.sizeof() * indirect_capacity
-    available = _aligned(descriptor_table_size(queue_size))
+    descriptor = _aligned(NOTES.sizeof())
+    available = _aligned(descriptor + descriptor_table_size(queue_size))
     used = _aligned(available + available_ring_size(queue_size))
-    notes = _aligned(used + used_ring_size(queue_size))
-    chains = _aligned(notes + NOTES.sizeof())
+    chains = _aligned(used + used_ring_size(queue_size))
     indirect = _aligned(chains + chain_notes(queue_size).sizeof())
-    return SplitArea(0, available, used, notes, chains, indirect, table_size, indirect + table_size * queue_size)
+    return SplitArea(descriptor, available, used, chains, indirect, table_size, indirect + table_size * queue_size)
 
 
 def _aligned(offset: int) -> int:
