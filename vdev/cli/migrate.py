@@ -69,7 +69,7 @@ Exit status:
 @click.option(
     "--max-bandwidth",
     type=parameters.bandwidth,
-    metavar="RATE",
+    metavar="BANDWIDTH",
     help="Send no faster, e.g. 100MiB/s. [default: no limit]",
 )
 @click.option(

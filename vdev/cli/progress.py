@@ -18,6 +18,7 @@ __all__ = ["Display", "LineDisplay", "LiveDisplay", "open_display"]
 PAGE_SIZE = 4096
 _LIVE_SECONDS = 0.1
 _LINE_SECONDS = 1.0
+_STAGE_WIDTH = 18
 
 
 class Display(Protocol):
@@ -105,14 +106,19 @@ class LiveDisplay:
         if stage == self._stage and now < self._next_redraw:
             return
         self._stage, self._next_redraw = stage, now + _LIVE_SECONDS
-        figures = f"{format_size(progress.wire_bytes)} sent, {format_size(progress.skipped_count * PAGE_SIZE)} skipped"
-        if progress.bytes_per_second and self._progress.console.width >= 90:
-            figures += f", {format_bandwidth(progress.bytes_per_second)}"
         self._progress.update(
             self._task,
-            description=stage,
+            description=f"{stage:<{_STAGE_WIDTH}}",
             total=progress.total_count,
             completed=progress.total_count - progress.remaining_count,
-            figures=figures if self._progress.console.width >= 60 else "",
+            figures=self._figures(progress),
             refresh=True,
         )
+
+    def _figures(self, progress: Progress) -> str:
+        """Return as many figures as the terminal has room for, each of a fixed width so that nothing jumps."""
+        skipped_size = progress.skipped_count * PAGE_SIZE
+        parts = [f"{format_size(progress.wire_bytes):>8} sent", f"{format_size(skipped_size):>8} skipped"]
+        parts.append(f"{format_bandwidth(progress.bytes_per_second):>10}")
+        part_count = max(0, self._progress.console.width - 40) // 17
+        return "  ".join(parts[:part_count])

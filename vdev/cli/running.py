@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -56,7 +57,7 @@ def run_and_show(command: str, run: Run, *, json_path: Path | None, trace_path: 
                 raise
             return status
     status = report.exit_status
-    if not _show(report, json_path):
+    if not _show(command, report, json_path):
         status = status or USAGE_STATUS
     if trace is not None and trace.problem:
         complain(command, trace.problem)
@@ -98,24 +99,31 @@ def _explain(command: str, error: BaseException) -> int | None:
     return USAGE_STATUS
 
 
-def _show(report: Report, json_path: Path | None) -> bool:
+def _show(command: str, report: Report, json_path: Path | None) -> bool:
     """Write table and JSON; return whether everything was written."""
-    from vdev.cli.table import show_report
+    from rich.console import Console
 
-    json_to_stdout = json_path == STDOUT
+    from vdev.cli.table import render_report
+
+    json_text = json.dumps(report.to_json(), indent=2) + "\n"
+    table_file = sys.stderr if json_path == STDOUT else sys.stdout
     try:
-        show_report(report, stderr=json_to_stdout)
-        if json_path is not None:
-            text = json.dumps(report.to_json(), indent=2) + "\n"
-            if json_to_stdout:
-                sys.stdout.write(text)
-            else:
-                json_path.write_text(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who read us has gone away and knows why; the interpreter must not stumble over the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write(table_file, render_report(report, Console(file=table_file, highlight=False)))
+        if json_path == STDOUT:
+            _write(sys.stdout, json_text)
+        elif json_path is not None:
+            json_path.write_text(json_text)
     except OSError as error:
-        complain("vdev", f"cannot write the report: {error.strerror}")
+        complain(command, f"cannot write the report: {error.strerror}")
         return False
     return True
+
+
+def _write(file: IO[str], text: str) -> None:
+    """Write and flush. A reader who has gone away knows why; only other failures raise OSError."""
+    try:
+        file.write(text)
+        file.flush()
+    except BrokenPipeError:
+        # What is still buffered must not make the interpreter stumble at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())

@@ -8,9 +8,10 @@ from rich.text import Text
 from vdev.cli.sizes import format_bandwidth, format_count, format_duration, format_size
 from vdev.run.report import Outcome, Report
 
-__all__ = ["show_report"]
+__all__ = ["render_report"]
 
 PAGE_SIZE = 4096
+_NARROWEST = 52
 _SHOWN_ROUND_COUNT = 12
 
 _IN_WORDS = {
@@ -23,27 +24,20 @@ _IN_WORDS = {
 }
 
 
-def show_report(report: Report, *, stderr: bool = False) -> None:
-    """Print the report on stdout or stderr. Raises OSError when nobody takes it."""
-    console = _Console(stderr=stderr, highlight=False, soft_wrap=False)
-    good = report.outcome is Outcome.COMPLETED
-    headline = Text.assemble(
-        (report.outcome.value, "bold green" if good else "bold red"), ": ", _IN_WORDS[report.outcome]
-    )
-    console.print(headline)
-    if report.error:
-        console.print(Text(report.error, style="red"))
-    console.print()
-    console.print(_facts(report))
-    console.print(_pages(report))
-    if report.rounds:
-        console.print(_rounds(report))
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Let the caller decide: rich would end the program here."""
-        raise BrokenPipeError
+def render_report(report: Report, console: Console) -> str:
+    """Return the report as text for `console`: its width, its colours if it has any."""
+    if console.width < _NARROWEST:
+        # Let the terminal wrap: a long line does less harm than a missing digit.
+        console.width = _NARROWEST
+    style = "bold green" if report.exit_status == 0 else "bold red"
+    with console.capture() as capture:
+        console.print(Text.assemble((report.outcome.value, style), ": ", _IN_WORDS[report.outcome]))
+        if report.error:
+            console.print(Text(report.error, style="red"))
+        for table in [_facts(report), _pages(report), *([_rounds(report)] if report.rounds else [])]:
+            console.print()
+            console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 def _facts(report: Report) -> Table:
@@ -91,7 +85,7 @@ def _value(value: object) -> str:
 
 
 def _table(*headers: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="dim", padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="dim", padding=(0, 1), pad_edge=False)
     for number, header in enumerate(headers):
         table.add_column(header, justify="left" if number == 0 else "right", no_wrap=True)
     return table

@@ -107,6 +107,8 @@ class Report:
     @property
     def exit_status(self) -> int:
         """The status `vdev migrate` ends with: 0 only when completed and nothing is mismatched."""
+        if self.outcome is Outcome.COMPLETED and self.verified.mismatched:
+            return Outcome.MISMATCHED.exit_status
         return self.outcome.exit_status
 
 

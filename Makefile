@@ -1,0 +1,57 @@
+# make demo    install into .venv and move a guest while it works
+# make test    install what the tests need and run them all, with coverage
+# make lint    format, lint, types, import rules
+# make bench   figures beside each other
+# make clean   remove what this file made
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+
+.NOTPARALLEL:
+.PHONY: help demo test lint bench clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo: $(VENV)/.has-vdev
+	$(BIN)/vdev migrate --ram 1GiB --workload churn
+
+test: $(VENV)/.has-test
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(VENV)/.has-lint
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.has-test
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) dist build .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps make a second run quick, and quiet without a network.
+
+$(VENV)/.has-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is missing or older than 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "Python's venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.has-vdev: $(VENV)/.has-python pyproject.toml
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.has-test: $(VENV)/.has-python pyproject.toml
+	$(INSTALL) '.[test]'
+	@touch $@ $(VENV)/.has-vdev
+
+$(VENV)/.has-lint: $(VENV)/.has-python pyproject.toml
+	$(INSTALL) '.[test,lint]'
+	@touch $@ $(VENV)/.has-test $(VENV)/.has-vdev

@@ -1,0 +1,31 @@
+"""Shared by all tests: the order they run in, how Hypothesis searches, and which peers took part."""
+
+import os
+
+from hypothesis import settings
+
+# The same examples in every run; HYPOTHESIS_PROFILE=search looks for new ones.
+settings.register_profile("repeat", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+PEERS = {
+    "process": "vdev's own processes",
+    "kernel_dirty_log": "the kernel's dirty log",
+}
+
+
+def pytest_collection_modifyitems(items):
+    """What is quick runs first: a broken unit is named before a migration stumbles over it."""
+    items.sort(key=lambda item: item.get_closest_marker("process") is not None)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say which peers really took part: a skipped one is easily taken for a passed one."""
+    passed = terminalreporter.stats.get("passed", [])
+    counts = {
+        peer: sum(marker in report.keywords for report in passed if report.when == "call")
+        for marker, peer in PEERS.items()
+    }
+    line = ", ".join(f"{peer} ({count} tests)" for peer, count in counts.items())
+    terminalreporter.write_line(f"peers: {line}")
