@@ -83,10 +83,12 @@ class QueueArea:
         self.table = self.bytes[layout.descriptor : table_end].data
         self.records = memory.view(self.addresses.descriptor, DESCRIPTOR, size)
         self.available = self.bytes[layout.available : layout.available + available_ring_size(size)].data.cast("H")
-        self.available_ring = memory.view(self.addresses.driver, available_ring(size))["ring"]
+        self.available_view = memory.view(self.addresses.driver, available_ring(size))
+        self.available_ring = self.available_view["ring"]
         self.used_bytes = used_bytes.data
         self.used = used_bytes.data.cast("H")
-        self.used_ring = memory.view(self.addresses.device, used_ring(size))["ring"]
+        self.used_view = memory.view(self.addresses.device, used_ring(size))
+        self.used_ring = self.used_view["ring"]
         self.notes = self.bytes[: NOTES.sizeof()].data.cast("I")
         self.indirect_tables = self.bytes[layout.indirect :].data
 

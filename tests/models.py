@@ -1,0 +1,113 @@
+"""Naive twins: what the fast code must do, written with lists and dicts so that a reader can check it by eye."""
+
+from dataclasses import dataclass, field
+
+__all__ = ["Buffer", "QueueModel"]
+
+Segments = list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """What the driver added: (address, size) pairs, its token, and the descriptors it takes."""
+
+    token: int
+    readable: tuple[tuple[int, int], ...]
+    writable: tuple[tuple[int, int], ...]
+    cost: int
+
+    @property
+    def writable_size(self) -> int:
+        return sum(size for _, size in self.writable)
+
+
+@dataclass
+class Wishes:
+    """One side's wish to be told of entries that the other side places, by numbers that never wrap.
+
+    With EVENT_IDX the side names one entry, and is told when that one is placed. Otherwise it is told of all or none.
+    """
+
+    event_idx: bool
+    placed: int
+    enabled: bool = True
+    event: int = 0
+    looked: int = 0
+
+    def __post_init__(self):
+        self.event = self.looked = self.placed
+
+    def disable(self, seen: int) -> None:
+        self.enabled = False
+        self.event = seen - 1
+
+    def enable(self, seen: int) -> None:
+        self.enabled = True
+        self.event = seen
+
+    def saw(self, seen: int) -> None:
+        """The side took everything before entry `seen`."""
+        if self.enabled:
+            self.event = seen
+
+    def should_tell(self) -> bool:
+        """Would the other side, looking now, ring?"""
+        news = range(self.looked, self.placed)
+        self.looked = self.placed
+        if self.event_idx:
+            return self.event in news
+        return self.enabled and len(news) > 0
+
+
+@dataclass
+class QueueModel:
+    """A virtqueue as five piles: added, available, held by the device, used, and (gone) collected."""
+
+    size: int
+    event_idx: bool
+    start: int = 0
+    free: int = 0
+    added: list[Buffer] = field(default_factory=list)
+    available: list[Buffer] = field(default_factory=list)
+    held: dict[int, Buffer] = field(default_factory=dict)
+    used: list[tuple[Buffer, int]] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.free = self.size
+        self.popped = self.collected = self.start
+        self.kicks = Wishes(self.event_idx, self.start)
+        self.calls = Wishes(self.event_idx, self.start)
+
+    def add(self, buffer: Buffer) -> bool:
+        """False when it does not fit."""
+        if buffer.cost > self.free:
+            return False
+        self.free -= buffer.cost
+        self.added.append(buffer)
+        return True
+
+    def publish(self) -> None:
+        self.kicks.placed += len(self.added)
+        self.available += self.added
+        self.added = []
+
+    def pop(self) -> Buffer | None:
+        if not self.available:
+            return None
+        buffer = self.available.pop(0)
+        self.popped += 1
+        self.kicks.saw(self.popped)
+        return buffer
+
+    def push(self, head: int, written_size: int) -> None:
+        self.used.append((self.held.pop(head), written_size))
+        self.calls.placed += 1
+
+    def collect(self) -> tuple[Buffer, int] | None:
+        if not self.used:
+            return None
+        buffer, written_size = self.used.pop(0)
+        self.free += buffer.cost
+        self.collected += 1
+        self.calls.saw(self.collected)
+        return buffer, written_size
