@@ -8,6 +8,7 @@ import trio
 from spec.mmio import Register
 from vdev.bus import MmioBus
 from vdev.device import Device
+from vdev.errors import SavedStateError
 from vdev.events import EventStream
 from vdev.memory import GuestMemory
 from vdev.mmio import MmioRegisters
@@ -39,8 +40,9 @@ class Machine:
         self.memory = memory
         self.devices = tuple(devices)
         self.schedule = schedule
-        self.bus = MmioBus([MmioRegisters(device) for device in self.devices])
         self._events = events.emitter(name)
+        self._registers = [MmioRegisters(device, events=self._events) for device in self.devices]
+        self.bus = MmioBus(self._registers)
         self._gate = Gate()
         self._vcpu: Vcpu | None = None
         self._config: dict[str, Any] = {}
@@ -108,18 +110,18 @@ class Machine:
 
     def save_devices(self) -> list[tuple[str, bytes]]:
         """Return each device's name and state; the machine is paused."""
-        return [(device.name, device.save()) for device in self.devices]
+        return [(registers.device.name, registers.save()) for registers in self._registers]
 
     def restore_devices(self, states: Sequence[tuple[str, bytes]]) -> None:
         """Load what `save_devices` gave on a machine with the same devices.
 
-        Raises ValueError when the devices differ.
+        Raises SavedStateError when the devices differ.
         """
         ours, theirs = [device.name for device in self.devices], [name for name, _ in states]
         if ours != theirs:
-            raise ValueError(f"the stream has devices {theirs}, this machine has {ours}")
-        for device, (_, state) in zip(self.devices, states, strict=True):
-            device.restore(state)
+            raise SavedStateError(f"the stream has devices {theirs}, this machine has {ours}")
+        for registers, (_, state) in zip(self._registers, states, strict=True):
+            registers.restore(state)
 
     def close(self) -> None:
         """Give the doorbells up."""

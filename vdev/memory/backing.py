@@ -87,7 +87,10 @@ class PrivateBacking(_Mapped):
     """Anonymous memory of this process alone."""
 
     def __init__(self, size: int) -> None:
-        super().__init__(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), size)
+        mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # A huge page would come and go by the kernel's own clock, and with it what `resident_size` tells.
+        mapping.madvise(mmap.MADV_NOHUGEPAGE)
+        super().__init__(mapping, size)
 
     @property
     def fd(self) -> None:

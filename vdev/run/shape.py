@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spec.balloon import BalloonFeature, QueueNumbering
-from spec.device import Feature, feature_mask
+from spec.device import feature_mask
 from vdev.devices.balloon import BalloonDevice
 from vdev.events import EventStream
 from vdev.machine import Machine
@@ -20,10 +20,6 @@ _BELOW_4_GIB = 3 << 30
 _ABOVE_4_GIB = 4 << 30
 
 _ALWAYS_OFFERED = feature_mask(
-    Feature.VERSION_1,
-    Feature.INDIRECT_DESC,
-    Feature.EVENT_IDX,
-    Feature.RING_RESET,
     BalloonFeature.MUST_TELL_HOST,
     BalloonFeature.STATS_VQ,
     BalloonFeature.DEFLATE_ON_OOM,
@@ -36,7 +32,7 @@ class MachineShape:
     """The parts of a machine that the destination builds again: JSON-ready.
 
     `regions` are (guest-physical address, bytes); `ioeventfd` says whether QueueNotify rings an eventfd or is an exit;
-    `features` is the mask the balloon offers; `numbering` is how its queues are numbered.
+    `features` is the mask of its own features that the balloon offers; `numbering` is how its queues are numbered.
     """
 
     regions: tuple[tuple[int, int], ...]
@@ -82,7 +78,7 @@ def build_machine(
     """Return a machine of this shape, without a vCPU, and its balloon."""
     balloon = BalloonDevice(
         memory,
-        offered_features=shape.features,
+        features=shape.features,
         numbering=QueueNumbering(shape.numbering),
         events=events.emitter(f"{name}/balloon"),
     )
