@@ -103,26 +103,29 @@ async def listen(address: Address) -> AsyncIterator[Listener]:
 
     Raises UserError when the address cannot be had.
     """
-    try:
-        if isinstance(address, UnixAddress):
-            _remove_stale(address.path)
-            listening = trio.socket.socket(socket.AF_UNIX)
-            await listening.bind(address.path)
-        else:
-            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-            listening = trio.socket.socket(family)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            await listening.bind((address.host, address.port))
-            address = TcpAddress(address.host, listening.getsockname()[1])
-        listening.listen()
-    except OSError as error:
-        raise UserError(f"cannot listen on {address}: {error.strerror or error}") from error
-    try:
-        yield Listener(address, listening)
-    finally:
-        listening.close()
-        if isinstance(address, UnixAddress):
-            os.unlink(address.path)
+    with _new_socket(address) as listening:
+        try:
+            if isinstance(address, UnixAddress):
+                _remove_stale(address.path)
+                await listening.bind(address.path)
+            else:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                await listening.bind((address.host, address.port))
+                address = TcpAddress(address.host, listening.getsockname()[1])
+            listening.listen()
+        except OSError as error:
+            raise UserError(f"cannot listen on {address}: {error.strerror or error}") from error
+        try:
+            yield Listener(address, listening)
+        finally:
+            if isinstance(address, UnixAddress):
+                os.unlink(address.path)
+
+
+def _new_socket(address: Address) -> trio.socket.SocketType:
+    if isinstance(address, UnixAddress):
+        return trio.socket.socket(socket.AF_UNIX)
+    return trio.socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
 
 
 def _remove_stale(path: str) -> None:
