@@ -12,7 +12,7 @@ from spec.exits import EXIT, MAX_MESSAGE_SIZE, REPLY, ExitKind, ReplyKind
 from spec.layout import dtype_of
 from vdev.errors import VdevError
 from vdev.memory import GuestMemory, MemfdBacking, PageMarks, Region
-from vdev.memory.write_protect import WriteProtectRefused, register_for_kernel_log
+from vdev.memory.write_protect import register_for_kernel_log
 from vdev.notify import IoEventfds
 
 __all__ = ["HostGone", "ProcessExits", "map_ram", "register_ram"]
@@ -96,6 +96,6 @@ def register_ram(memory: GuestMemory) -> dict[str, Any]:
     """
     try:
         fds = [register_for_kernel_log(region.backing.data.ctypes.data, region.size) for region in memory.regions]
-    except WriteProtectRefused as error:
+    except OSError as error:
         return {"refused": str(error), "fds": []}
     return {"refused": None, "fds": fds}
