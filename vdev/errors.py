@@ -9,6 +9,7 @@ __all__ = [
     "DriverViolation",
     "GuestAddressError",
     "ProtocolViolation",
+    "SavedStateError",
     "UserError",
     "VdevError",
 ]
@@ -20,6 +21,10 @@ class VdevError(Exception):
 
 class UserError(VdevError):
     """The person who called asked for something impossible; the message is one line that says what to do."""
+
+
+class SavedStateError(VdevError):
+    """A saved device does not fit the one that is to go on from it; the message says in what."""
 
 
 class GuestAddressError(VdevError):

@@ -1,0 +1,455 @@
+"""A virtio device, whatever carries it: negotiation, queues, configuration space, interrupt status, reset.
+
+A device type is a subclass that says what it offers and handles a queue's buffers. A transport (the register file in
+`vdev.mmio`, say) turns the driver's accesses into calls of the public methods here. Nothing here waits.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import construct
+import numpy as np
+import numpy.typing as npt
+
+from spec.device import DeviceStatus, Feature, feature_mask
+from spec.device_state import DEVICE_STATE
+from spec.layout import dtype_of
+from spec.mmio import Interrupt
+from vdev.errors import DriverViolation, GuestAddressError, SavedStateError
+from vdev.events import SILENT, ConfigChanged, DeviceStatusChanged, Emitter, ViolationFound
+from vdev.memory import GuestMemory
+from vdev.negotiation import STATUS_STEPS, cleared_bits_violation, feature_violation, step_violation
+from vdev.virtqueue.chain import Chain
+from vdev.virtqueue.queue import DeviceQueue, QueueAddresses, QueueState
+from vdev.virtqueue.split import SplitDeviceQueue
+
+__all__ = ["RING_FEATURES", "Device", "QueueFactory", "QueueSetup"]
+
+RING_FEATURES = feature_mask(Feature.VERSION_1, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.RING_RESET)
+"""What every device here offers beside its own type's features."""
+
+QueueFactory = Callable[[GuestMemory, int, QueueAddresses, int, Emitter], DeviceQueue]
+"""(memory, queue number, addresses, negotiated features, events) -> the device's side of a ring of that format."""
+
+_FEATURE_WORDS = 5
+_PASSES = 16
+
+
+@dataclass
+class QueueSetup:
+    """What the driver wrote about one queue: its size in descriptors, and the addresses of its three areas."""
+
+    size: int = 0
+    descriptor: int = 0
+    driver: int = 0
+    device: int = 0
+
+
+class Device:
+    """Base of all devices.
+
+    A subclass sets the class attributes and overrides `handle_queue`; the other hooks do nothing by default.
+    `interrupt` is what the transport sets: called each time the driver is to look at `interrupt_status`.
+    """
+
+    device_id: ClassVar[int]
+    name: str
+    queue_sizes: ClassVar[tuple[int, ...]] = ()
+    """The most descriptors that each queue can have."""
+    offered_features: int = RING_FEATURES
+    config_layout: ClassVar[construct.Construct | None] = None
+    writable_config: ClassVar[frozenset[str]] = frozenset()
+    """Fields of the configuration space that the driver may write."""
+
+    def __init__(
+        self, memory: GuestMemory, *, events: Emitter = SILENT, make_queue: QueueFactory = SplitDeviceQueue
+    ) -> None:
+        self.memory = memory
+        self.interrupt: Callable[[], None] = lambda: None
+        self.status = DeviceStatus.RESET
+        self.driver_features = 0
+        """Bits as the driver wrote them; `features` has them once they are accepted."""
+        self.features = 0
+        self.interrupt_status = Interrupt(0)
+        self.config_generation = 0
+        self.violation: DriverViolation | None = None
+        """The first violation for which the device needed a reset; a reset does not clear it."""
+        self.queue_setups = [QueueSetup() for _ in self.queue_sizes]
+        self.queues: dict[int, DeviceQueue] = {}
+        """The queues that are ready, by number."""
+        dtype = dtype_of(self.config_layout) if self.config_layout is not None else np.dtype([])
+        self._config_bytes = np.zeros(dtype.itemsize, np.uint8)
+        self._config_accesses = _field_accesses(dtype)
+        self._events = events
+        self._make_queue = make_queue
+
+    # What a device type overrides
+
+    def handle_queue(self, number: int) -> None:
+        """Serve the buffers that are available in queue `number`; at most one ring full of them.
+
+        Raises DriverViolation for bad input, which puts the device into DEVICE_NEEDS_RESET.
+        """
+
+    def negotiated(self) -> None:
+        """FEATURES_OK was set: `features` are known."""
+
+    def started(self) -> None:
+        """DRIVER_OK was set."""
+
+    def config_written(self, offset: int, size: int) -> None:
+        """The driver wrote `size` bytes at `offset` of the configuration space."""
+
+    def queue_stopped(self, number: int) -> None:
+        """A queue is gone: forget what was kept of it."""
+
+    def save_specific(self) -> bytes:
+        """Return what the device type must not forget; the base knows of queues and configuration space."""
+        return b""
+
+    def restore_specific(self, state: bytes) -> None:
+        """Go on from what `save_specific` gave, after everything else was restored."""
+
+    def queue_size_max(self, number: int) -> int:
+        """Return the most descriptors queue `number` can have, 0 where there is no such queue."""
+        return self.queue_sizes[number] if number < len(self.queue_sizes) else 0
+
+    def writable_fields(self) -> frozenset[str]:
+        """Return the configuration fields that the driver may write at this moment."""
+        return self.writable_config
+
+    # What a device type uses
+
+    @property
+    def config(self) -> npt.NDArray[Any]:
+        """The configuration space as a live record; change it with `change_config`."""
+        dtype = dtype_of(self.config_layout) if self.config_layout is not None else np.dtype([])
+        return self._config_bytes.view(dtype).reshape(()) if dtype.itemsize else np.zeros((), dtype)
+
+    @property
+    def running(self) -> bool:
+        """Whether the device may touch its queues: DRIVER_OK is set and no reset is needed."""
+        relevant = self.status & (DeviceStatus.DRIVER_OK | DeviceStatus.DEVICE_NEEDS_RESET)
+        return relevant == DeviceStatus.DRIVER_OK
+
+    def has_feature(self, bit: int) -> bool:
+        """Say whether feature `bit` is negotiated."""
+        return bool(self.features >> bit & 1)
+
+    def chains(self, number: int) -> Iterator[Chain]:
+        """Yield available chains of a queue, at most as many as the queue has descriptors."""
+        queue = self.queues[number]
+        for _ in range(self.queue_setups[number].size):
+            chain = queue.pop()
+            if chain is None:
+                return
+            yield chain
+
+    def change_config(self, **fields: int) -> None:
+        """Store `fields` as `store_config` does, and notify the driver if it is there to be told."""
+        self.store_config(**fields)
+        if self._events.listening:
+            self._events.emit(ConfigChanged(self.name, self.config_generation))
+        self._notify_config_change()
+
+    def store_config(self, **fields: int) -> None:
+        """Store `fields` and move the generation on; for a change that follows from what the driver did."""
+        config = self.config
+        for name, value in fields.items():
+            config[name] = value
+        self.config_generation = (self.config_generation + 1) & 0xFFFF_FFFF
+
+    def call_driver(self, number: int) -> None:
+        """Interrupt for used buffers of queue `number`, if the driver wants to be told."""
+        if self.queues[number].should_call():
+            self._raise_interrupt(Interrupt.USED_BUFFER)
+
+    def needs_reset(self, violation: DriverViolation) -> None:
+        """Stop touching the queues and set DEVICE_NEEDS_RESET; the host goes on ("Device Status Field")."""
+        if self.violation is None:
+            self.violation = violation
+        self.report(violation)
+        if not self.status & DeviceStatus.DEVICE_NEEDS_RESET:
+            self._set_status(self.status | DeviceStatus.DEVICE_NEEDS_RESET)
+            self._notify_config_change()
+
+    def report(self, violation: DriverViolation) -> None:
+        """Let listeners know of a violation."""
+        if self._events.listening:
+            self._events.emit(ViolationFound(self.name, "driver", violation.statement, violation.message))
+
+    # What a transport calls
+
+    def write_status(self, value: int) -> None:
+        """Take the steps that `value` asks for, in order; 0 resets.
+
+        A step out of order, a cleared bit or an unknown one is ignored and reported: the driver reads the status back.
+        """
+        if value == 0:
+            self.reset()
+            return
+        if (violation := cleared_bits_violation(self.status, value)) is not None:
+            self.report(violation)
+        for step in STATUS_STEPS:
+            if not value & step.bit or self.status & step.bit:
+                continue
+            refusal = step_violation(self.status, step)
+            if refusal is None and step.bit is DeviceStatus.FEATURES_OK:
+                refusal = feature_violation(self.offered_features, self.driver_features)
+            if refusal is not None:
+                self.report(refusal)
+                continue
+            self._set_status(self.status | step.bit)
+            if step.bit is DeviceStatus.FEATURES_OK:
+                self.features = self.driver_features
+                self.negotiated()
+            elif step.bit is DeviceStatus.DRIVER_OK:
+                self.started()
+                # Linux kicks the balloon's statistics queue just before it sets DRIVER_OK.
+                self.handle_all_queues()
+
+    def offered_word(self, index: int) -> int:
+        """Return 32 offered feature bits from bit 32 * `index` on."""
+        return self.offered_features >> 32 * min(index, _FEATURE_WORDS) & 0xFFFF_FFFF
+
+    def accept_word(self, index: int, value: int) -> None:
+        """Let the driver accept 32 feature bits from bit 32 * `index` on; after FEATURES_OK that is ignored."""
+        if self.status & DeviceStatus.FEATURES_OK:
+            clause = "General Initialization And Device Operation / Device Initialization"
+            self.report(DriverViolation(clause, "features were written after FEATURES_OK"))
+            return
+        # All words past bit 127 fold into one: nothing there is ever offered, so FEATURES_OK will be refused.
+        shift = 32 * min(index, _FEATURE_WORDS - 1)
+        self.driver_features = self.driver_features & ~(0xFFFF_FFFF << shift) | value << shift
+
+    def enable_queue(self, number: int) -> None:
+        """Take queue `number` into use as its set-up says.
+
+        A set-up that no ring can have puts the device into DEVICE_NEEDS_RESET.
+        """
+        setup = self.queue_setups[number]
+        addresses = QueueAddresses(setup.size, setup.descriptor, setup.driver, setup.device)
+        try:
+            if not 0 < setup.size <= self.queue_size_max(number):
+                raise DriverViolation(
+                    "Virtio Over MMIO / MMIO Device Register Layout",
+                    f"QueueSize {setup.size} is not between 1 and QueueSizeMax {self.queue_size_max(number)}",
+                    queue=number,
+                )
+            self.queues[number] = self._make_queue(self.memory, number, addresses, self.features, self._events)
+        except GuestAddressError as error:
+            self.needs_reset(_outside_ram(error, number))
+        except DriverViolation as violation:
+            self.needs_reset(violation)
+
+    def stop_queue(self, number: int) -> None:
+        """Forget queue `number` and its indices ("Virtqueue Reset"); its set-up stays until it is written again."""
+        if self.queues.pop(number, None) is not None:
+            self.queue_stopped(number)
+
+    def read_config(self, offset: int, size: int) -> int:
+        """Return `size` bytes of configuration space as a little-endian integer; past its end all is 0."""
+        self._check_config_access("read", offset, size)
+        return int.from_bytes(self._config_bytes[offset : offset + size].tobytes(), "little")
+
+    def write_config(self, offset: int, size: int, value: int) -> None:
+        """Store into configuration space where the driver may write now; elsewhere nothing happens."""
+        if not self._check_config_access("write", offset, size):
+            return
+        if not self.status & DeviceStatus.FEATURES_OK:
+            clause = "General Initialization And Device Operation / Device Initialization"
+            self.report(DriverViolation(clause, "configuration space was written before FEATURES_OK"))
+            return
+        field = self._config_accesses[offset, size]
+        if field not in self.writable_fields():
+            clause = "Basic Facilities of a Virtio Device / Device Configuration Space"
+            self.report(DriverViolation(clause, f"configuration field {field} is not the driver's to write now"))
+            return
+        self._config_bytes[offset : offset + size] = np.frombuffer(value.to_bytes(size, "little"), np.uint8)
+        self.config_written(offset, size)
+
+    def _check_config_access(self, verb: str, offset: int, size: int) -> bool:
+        good = (offset, size) in self._config_accesses
+        if not good:
+            self.report(
+                DriverViolation(
+                    "Virtio Over MMIO / MMIO Device Register Layout",
+                    f"{verb} of {size} bytes at {offset:#x} of configuration space is no field's access",
+                )
+            )
+        return good
+
+    def acknowledge(self, bits: int) -> None:
+        """Clear the interrupt causes that the driver says it has handled."""
+        self.interrupt_status &= ~Interrupt(bits & 3)
+
+    def queue_notify(self, number: int) -> bool:
+        """Handle a kick of queue `number`. Returns true if there is more to do: call again in a later turn.
+
+        That bounds what a driver that never rests can take of the host's time. A violation of the driver becomes
+        DEVICE_NEEDS_RESET. A kick that cannot be meant (no such queue, before DRIVER_OK) is only reported.
+        """
+        queue = self.queues.get(number)
+        if queue is None or not self.running:
+            self._report_stray_kick(number)
+            return False
+        try:
+            for _ in range(_PASSES):
+                queue.disable_kicks()
+                self.handle_queue(number)
+                self.call_driver(number)
+                if not queue.enable_kicks():
+                    return False
+        except GuestAddressError as error:
+            self.needs_reset(_outside_ram(error, number))
+            return False
+        except DriverViolation as violation:
+            self.needs_reset(violation)
+            return False
+        return True
+
+    def _report_stray_kick(self, number: int) -> None:
+        if self.status & DeviceStatus.DEVICE_NEEDS_RESET:
+            return
+        if not self.status & DeviceStatus.DRIVER_OK:
+            clause = "General Initialization And Device Operation / Device Initialization"
+            self.report(DriverViolation(clause, "a queue was kicked before DRIVER_OK", queue=number))
+        else:
+            clause = "Virtio Over MMIO / Available Buffer Notifications"
+            self.report(DriverViolation(clause, "a queue that is not ready was kicked", queue=number))
+
+    def handle_all_queues(self) -> None:
+        """Look at every ready queue, and interrupt again if causes are pending: both may be lost in a restore."""
+        for number in list(self.queues):
+            if self.running:
+                self.queue_notify(number)
+        if self.interrupt_status:
+            self.interrupt()
+
+    def reset(self) -> None:
+        """Be as new: status 0, no queue, no feature, no pending interrupt ("Device Reset")."""
+        for number in list(self.queues):
+            self.stop_queue(number)
+        self.queue_setups = [QueueSetup() for _ in self.queue_sizes]
+        self.driver_features = self.features = 0
+        self.interrupt_status = Interrupt(0)
+        self._set_status(DeviceStatus.RESET)
+
+    # Saved and restored
+
+    def save(self) -> bytes:
+        """Return the device's state as a DEVICE_STATE of `spec.device_state`; the VM is stopped."""
+        queues = []
+        for number, setup in enumerate(self.queue_setups):
+            queue = self.queues.get(number)
+            ring = queue.save() if queue is not None else QueueState()
+            queues.append({**asdict(setup), "ready": queue is not None, **asdict(ring)})
+        state: bytes = DEVICE_STATE.build(
+            {
+                "device_id": self.device_id,
+                "driver_features": self.driver_features,
+                "status": int(self.status),
+                "interrupt_status": int(self.interrupt_status),
+                "config_generation": self.config_generation,
+                "queues": queues,
+                "config": self._config_bytes.tobytes(),
+                "specific": self.save_specific(),
+            }
+        )
+        return state
+
+    def restore(self, state: bytes) -> None:
+        """Go on from what `save` gave; touches no guest RAM. Call `handle_all_queues` when the VM runs again.
+
+        Raises SavedStateError if the state is not one of a device like this one.
+        """
+        try:
+            saved = DEVICE_STATE.parse(state)
+        except construct.ConstructError as error:
+            raise SavedStateError(f"the saved {self.name} cannot be read: {error}") from error
+        self._check_saved(saved)
+        self.reset()
+        self._config_bytes[:] = np.frombuffer(saved.config, np.uint8)
+        self.config_generation = saved.config_generation
+        self.driver_features = saved.driver_features
+        self.interrupt_status = Interrupt(saved.interrupt_status & 3)
+        self._set_status(DeviceStatus(saved.status))
+        if self.status & DeviceStatus.FEATURES_OK:
+            self.features = saved.driver_features
+            self.negotiated()
+        for number, queue in enumerate(saved.queues):
+            self.queue_setups[number] = QueueSetup(queue.size, queue.descriptor, queue.driver, queue.device)
+            if queue.ready:
+                self._restore_queue(number, queue)
+        self.restore_specific(saved.specific)
+
+    def _check_saved(self, saved: Any) -> None:
+        accepted = saved.status & DeviceStatus.FEATURES_OK
+        complaints = [
+            (saved.device_id != self.device_id, f"it is a device of type {saved.device_id}"),
+            (len(saved.queues) != len(self.queue_sizes), f"it has {len(saved.queues)} queues"),
+            (len(saved.config) != len(self._config_bytes), f"its configuration space is {len(saved.config)} bytes"),
+            (
+                accepted and feature_violation(self.offered_features, saved.driver_features) is not None,
+                f"it uses features {saved.driver_features:#x} of which only {self.offered_features:#x} are offered",
+            ),
+        ]
+        for is_wrong, complaint in complaints:
+            if is_wrong:
+                raise SavedStateError(f"the saved {self.name} does not fit: {complaint}")
+
+    def _restore_queue(self, number: int, saved: Any) -> None:
+        addresses = QueueAddresses(saved.size, saved.descriptor, saved.driver, saved.device)
+        try:
+            queue = self._make_queue(self.memory, number, addresses, self.features, self._events)
+            queue.restore(
+                QueueState(
+                    next_avail=saved.next_avail,
+                    next_used=saved.next_used,
+                    unsignalled_count=saved.unsignalled_count,
+                    kicks_enabled=saved.kicks_enabled,
+                    outstanding=tuple(saved.outstanding),
+                )
+            )
+        except (DriverViolation, GuestAddressError, ValueError) as error:
+            raise SavedStateError(f"queue {number} of the saved {self.name} does not fit: {error}") from error
+        self.queues[number] = queue
+
+    # Inside
+
+    def _set_status(self, status: DeviceStatus) -> None:
+        before, self.status = self.status, status
+        if self._events.listening and before != status:
+            self._events.emit(DeviceStatusChanged(self.name, int(before), int(status)))
+
+    def _notify_config_change(self) -> None:
+        if self.status & DeviceStatus.DRIVER_OK:
+            self._raise_interrupt(Interrupt.CONFIGURATION_CHANGE)
+
+    def _raise_interrupt(self, cause: Interrupt) -> None:
+        self.interrupt_status |= cause
+        self.interrupt()
+
+
+def _outside_ram(error: GuestAddressError, number: int) -> DriverViolation:
+    return DriverViolation("Basic Facilities of a Virtio Device / Virtqueues", str(error), queue=number)
+
+
+def _field_accesses(dtype: np.dtype[Any], base: int = 0, name: str = "") -> dict[tuple[int, int], str]:
+    """Return (offset, size) -> top-level field, for each access that the text allows: a 64-bit field takes two."""
+    if dtype.fields is not None:
+        found: dict[tuple[int, int], str] = {}
+        for field, (inner, offset, *_) in dtype.fields.items():
+            found |= _field_accesses(inner, base + offset, name or field)
+        return found
+    if dtype.subdtype is not None:
+        item, shape = dtype.subdtype
+        count = int(np.prod(shape))
+        return {
+            access: name
+            for index in range(count)
+            for access in _field_accesses(item, base + index * item.itemsize, name)
+        }
+    width = 1 if dtype.kind == "V" else min(dtype.itemsize, 4)
+    return {(base + offset, width): name for offset in range(0, dtype.itemsize, width)}
