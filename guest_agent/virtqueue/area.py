@@ -92,6 +92,12 @@ class QueueArea:
         self.notes = self.bytes[: NOTES.sizeof()].data.cast("I")
         self.indirect_tables = self.bytes[layout.indirect :].data
 
+        # Where the parts behind the index stand: 16-bit words, and the used ring in bytes.
+        self.available_ring_word = offset_of(self.available_view.dtype, "ring") // 2
+        self.used_event_word = offset_of(self.available_view.dtype, "used_event") // 2
+        self.avail_event_word = offset_of(self.used_view.dtype, "avail_event") // 2
+        self.used_ring_offset = offset_of(self.used_view.dtype, "ring")
+
         by_slot = memory.view(address + layout.chain_notes, chain_notes(size))
         self.tokens: npt.NDArray[np.uint64] = by_slot["token"]
         self.writable_sizes: npt.NDArray[np.uint64] = by_slot["writable_size"]
@@ -149,6 +155,18 @@ class QueueArea:
         """Tell the dirty log that `size` bytes from `offset` on were stored."""
         if self._memory.page_marks is not None:
             self._memory.mark_written(self.address + offset, size)
+
+    def store_available_word(self, word: int, value: int) -> None:
+        """Store one 16-bit word of the available ring, in one piece."""
+        self.available[word] = value
+        self.mark(self.layout.available + 2 * word, 2)
+
+    def mark_available_entries(self, place: int, count: int) -> None:
+        """Tell the dirty log that `count` entries of the available ring from `place` on were stored, round its end."""
+        before_wrap = min(count, self.size - place)
+        ring = self.layout.available + 2 * self.available_ring_word
+        self.mark(ring + 2 * place, 2 * before_wrap)
+        self.mark(ring, 2 * (count - before_wrap))
 
     def mark_notes(self) -> None:
         """Tell the dirty log that a word of `notes` was stored."""

@@ -5,20 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from guest_agent.virtqueue.area import Note, QueueArea, offset_of
-from guest_agent.virtqueue.queue import DriverAddresses, QueueFull, Used, UsedBatch
+from guest_agent.virtqueue.area import Note, QueueArea
+from guest_agent.virtqueue.descriptors import Descriptors
+from guest_agent.virtqueue.queue import DriverAddresses, Used, UsedBatch
 from spec.device import Feature
-from spec.layout import dtype_of, struct_of
+from spec.layout import struct_of
 from spec.split_area import split_area
 from spec.split_ring import (
-    DESCRIPTOR,
     USED_ELEMENT,
     AvailableFlag,
-    DescriptorFlag,
     UsedFlag,
-    available_ring,
     event_reached,
-    used_ring,
 )
 from vdev.errors import DeviceViolation
 from vdev.events import SILENT, ChainsMadeAvailable, Emitter, UsedCollected
@@ -27,8 +24,9 @@ from vdev.memory.order import full_fence, load_fence, store_fence
 
 __all__ = ["SplitDriverQueue"]
 
-_LIMIT_64 = (1 << 64) - 1
-_CHAIN_SIZE_LIMIT = 1 << 32
+_SMALL_BATCH = 8
+"""Below so many buffers one by one is quicker than numpy."""
+
 _COUNT_LIMIT = 0x1_0000
 """A count that has got here covers every value a 16-bit index can have, and need not go on."""
 
@@ -36,12 +34,9 @@ _FLAGS, _IDX = 0, 1
 """16-bit words of both rings; the rest of a ring stands where its size puts it."""
 
 # Plain integers: an IntFlag operation costs as much as the rest of a descriptor.
-_NEXT, _WRITE, _INDIRECT = int(DescriptorFlag.NEXT), int(DescriptorFlag.WRITE), int(DescriptorFlag.INDIRECT)
 _NO_INTERRUPT, _NO_NOTIFY = int(AvailableFlag.NO_INTERRUPT), int(UsedFlag.NO_NOTIFY)
 
-_DESCRIPTOR_SIZE: int = DESCRIPTOR.sizeof()
 _USED_SIZE: int = USED_ELEMENT.sizeof()
-_pack_descriptor = struct_of(DESCRIPTOR).pack_into
 _unpack_used = struct_of(USED_ELEMENT).unpack_from
 
 _USED_RING = "The Virtqueue Used Ring"
@@ -62,11 +57,7 @@ class SplitDriverQueue:
         self._events = events
         self._notes = area.notes
         self._event_idx = bool(area.features >> Feature.EVENT_IDX & 1)
-        self._indirect = bool(area.features >> Feature.INDIRECT_DESC & 1) and area.indirect_capacity > 0
-        self._available_ring_word = offset_of(dtype_of(available_ring(area.size)), "ring") // 2
-        self._used_event_word = offset_of(dtype_of(available_ring(area.size)), "used_event") // 2
-        self._used_ring_offset = offset_of(dtype_of(used_ring(area.size)), "ring")
-        self._avail_event_word = offset_of(dtype_of(used_ring(area.size)), "avail_event") // 2
+        self._descriptors = Descriptors(area, indirect=bool(area.features >> Feature.INDIRECT_DESC & 1))
 
     @staticmethod
     def area_size(size: int, indirect_capacity: int = 0) -> int:
@@ -114,7 +105,7 @@ class SplitDriverQueue:
     @property
     def free_count(self) -> int:
         """Descriptors that are free."""
-        return self._notes[Note.FREE_COUNT]
+        return self._descriptors.free_count
 
     # Available buffers
 
@@ -127,71 +118,11 @@ class SplitDriverQueue:
         indirect: bool | None = None,
     ) -> int:
         """Place a buffer; returns its head."""
-        segments = [(address, size, 0) for address, size in readable]
-        segments += [(address, size, _WRITE) for address, size in writable]
-        use_indirect = self._choose_indirect(len(segments), indirect)
-        writable_size = sum(size for _, size in writable)
-        self._check_buffer(segments, token)
-        free_count = self._notes[Note.FREE_COUNT]
-        needed_count = 1 if use_indirect else len(segments)
-        if needed_count > free_count:
-            raise QueueFull(f"queue {self.number}: {needed_count} descriptors needed, {free_count} free")
-
-        area = self._area
-        slots: list[int] = area.free[free_count - needed_count : free_count][::-1].tolist()
-        head = slots[0]
-        if use_indirect:
-            table_offset = area.layout.indirect_table_size * head
-            self._store_chain(area.indirect_tables, table_offset, segments, range(len(segments)))
-            table_size = len(segments) * _DESCRIPTOR_SIZE
-            area.mark(area.layout.indirect + table_offset, table_size)
-            table_address = area.address + area.layout.indirect + table_offset
-            _pack_descriptor(area.table, _DESCRIPTOR_SIZE * head, table_address, table_size, _INDIRECT, 0)
-        else:
-            self._store_chain(area.table, 0, segments, slots)
-            area.links[slots[:-1]] = slots[1:]
-        area.tokens[head] = token
-        area.writable_sizes[head] = writable_size
-        area.descriptor_counts[head] = needed_count
-        area.mark_slots(slots)
-
+        head = self._descriptors.place(readable, writable, token, indirect)
         place = self._notes[Note.NEXT_AVAILABLE] & (self.size - 1)
-        area.available[self._available_ring_word + place] = head
-        self._mark_available(place, 1)
-        self._note_added(1, needed_count)
+        self._area.available[self._area.available_ring_word + place] = head
+        self._note_added(place, 1)
         return head
-
-    def _choose_indirect(self, segment_count: int, wish: bool | None) -> bool:
-        if wish is None:
-            return self._indirect and 1 < segment_count <= self._area.indirect_capacity
-        if wish and not (self._indirect and segment_count <= self._area.indirect_capacity):
-            raise ValueError(f"queue {self.number}: no indirect table for {segment_count} segments")
-        return wish
-
-    def _check_buffer(self, segments: list[tuple[int, int, int]], token: int) -> None:
-        if not segments:
-            raise ValueError("a buffer needs a segment")
-        if len(segments) > self.size:
-            raise ValueError(f"{len(segments)} segments in a queue of {self.size}")
-        for address, size, _ in segments:
-            if not (0 <= address <= _LIMIT_64 and 0 <= size < _CHAIN_SIZE_LIMIT):
-                raise ValueError(f"no descriptor can hold address {address:#x}, {size} bytes")
-        if sum(size for _, size, _ in segments) > _CHAIN_SIZE_LIMIT:
-            raise ValueError("a buffer of more than 2^32 bytes")
-        if not 0 <= token <= _LIMIT_64:
-            raise ValueError(f"token {token} is not a 64-bit number")
-
-    @staticmethod
-    def _store_chain(
-        table: memoryview, offset: int, segments: list[tuple[int, int, int]], slots: Sequence[int]
-    ) -> None:
-        last = len(segments) - 1
-        for position, (address, size, flags) in enumerate(segments):
-            place = offset + _DESCRIPTOR_SIZE * slots[position]
-            if position < last:
-                _pack_descriptor(table, place, address, size, flags | _NEXT, slots[position + 1])
-            else:
-                _pack_descriptor(table, place, address, size, flags, 0)
 
     def add_batch(
         self,
@@ -202,36 +133,16 @@ class SplitDriverQueue:
         tokens: npt.NDArray[np.uint64],
     ) -> int:
         """Place buffers of one descriptor each, as many as fit; returns how many."""
-        if not len(addresses) == len(sizes) == len(tokens):
-            raise ValueError(f"{len(addresses)} addresses, {len(sizes)} sizes and {len(tokens)} tokens")
-        free_count = self._notes[Note.FREE_COUNT]
-        count = min(len(addresses), free_count)
-        if not count:
-            return 0
-        sizes = sizes[:count]
-        if int(sizes.max()) >= _CHAIN_SIZE_LIMIT:
-            raise ValueError(f"no descriptor can hold {int(sizes.max())} bytes")
-        area = self._area
-        slots = area.free[free_count - count : free_count][::-1].astype(np.int64)
-        records = np.zeros(count, area.records.dtype)
-        records["addr"] = addresses[:count]
-        records["len"] = sizes
-        records["flags"] = _WRITE if writable else 0
-        area.records[slots] = records
-        area.tokens[slots] = tokens[:count]
-        area.writable_sizes[slots] = sizes if writable else 0
-        area.descriptor_counts[slots] = 1
-        area.mark_slots(slots)
-        places = self._ring_places(self._notes[Note.NEXT_AVAILABLE], count)
-        area.available_ring[places] = slots
-        self._mark_available(int(places[0]), count)
-        self._note_added(count, count)
-        return count
+        heads = self._descriptors.place_batch(addresses, sizes, writable, tokens)
+        if len(heads):
+            places = self._ring_places(self._notes[Note.NEXT_AVAILABLE], len(heads))
+            self._area.available_ring[places] = heads
+            self._note_added(int(places[0]), len(heads))
+        return len(heads)
 
-    def _note_added(self, chain_count: int, descriptor_count: int) -> None:
-        notes = self._notes
-        notes[Note.FREE_COUNT] -= descriptor_count
-        notes[Note.NEXT_AVAILABLE] = (notes[Note.NEXT_AVAILABLE] + chain_count) & 0xFFFF
+    def _note_added(self, place: int, count: int) -> None:
+        self._area.mark_available_entries(place, count)
+        self._notes[Note.NEXT_AVAILABLE] = (self._notes[Note.NEXT_AVAILABLE] + count) & 0xFFFF
         self._area.mark_notes()
 
     def publish(self) -> None:
@@ -242,10 +153,9 @@ class SplitDriverQueue:
         if not count:
             return
         store_fence()
-        area.available[_IDX] = index
+        area.store_available_word(_IDX, index)
         notes[Note.PUBLISHED] = index
         notes[Note.UNKICKED_COUNT] = min(notes[Note.UNKICKED_COUNT] + count, _COUNT_LIMIT)
-        area.mark(area.layout.available, 2 * _IDX + 2)
         area.mark_notes()
         if self._events.listening:
             heads = area.available_ring[self._ring_places(published, count)]
@@ -269,7 +179,7 @@ class SplitDriverQueue:
         load_fence()
         area, last_used = self._area, self._notes[Note.LAST_USED]
         place = last_used & (self.size - 1)
-        head, written_size = _unpack_used(area.used_bytes, self._used_ring_offset + _USED_SIZE * place)
+        head, written_size = _unpack_used(area.used_bytes, area.used_ring_offset + _USED_SIZE * place)
         if head >= self.size:
             raise DeviceViolation(
                 _USED_RING, f"id {head} in a table of {self.size}", queue=self.number, descriptor=head
@@ -286,15 +196,15 @@ class SplitDriverQueue:
                 descriptor=head,
             )
         used = Used(int(area.tokens[head]), written_size, head)
-        self._free_chains(np.array([head]), np.array([count]))
-        if self._events.listening:
-            self._events.emit(UsedCollected(self.number, (head,)))
+        self._release(np.array([head]), np.array([count]))
         return used
 
     def collect_batch(self, limit: int | None = None) -> UsedBatch:
         """Take all used buffers back, or the first `limit`; those behind a violation are left."""
         area, last_used = self._area, self._notes[Note.LAST_USED]
         count = self._pending_count_and_arm(self.size if limit is None else limit)
+        if count < _SMALL_BATCH:
+            return self._take_one_by_one(count)
         load_fence()
         entries = area.used_ring[self._ring_places(last_used, count)]
         heads, written_sizes = entries["id"].astype(np.int64), entries["len"].astype(np.int64)
@@ -307,16 +217,27 @@ class SplitDriverQueue:
         if unpublished:
             clean &= ~np.isin(heads, unpublished)
         count = _prefix(clean)
-        if not count and len(entries):
-            used = self._take()
-            return UsedBatch(np.array([used.token], np.uint64), np.array([used.written_size]), np.array([used.head]))
+        if not count:
+            return self._take_one_by_one(1)
         heads = heads[:count]
         batch = UsedBatch(area.tokens[heads], written_sizes[:count], heads)
-        if count:
-            self._free_chains(heads, descriptor_counts[:count])
-            if self._events.listening:
-                self._events.emit(UsedCollected(self.number, tuple(heads.tolist())))
+        self._release(heads, descriptor_counts[:count])
         return batch
+
+    def _take_one_by_one(self, count: int) -> UsedBatch:
+        taken: list[Used] = []
+        for _ in range(count):
+            try:
+                taken.append(self._take())
+            except DeviceViolation:
+                if taken:
+                    break  # It is in front now, and the next call raises it.
+                raise
+        return UsedBatch(
+            np.array([used.token for used in taken], np.uint64),
+            np.array([used.written_size for used in taken], np.int64),
+            np.array([used.head for used in taken], np.int64),
+        )
 
     def _pending_count(self) -> int:
         notes = self._notes
@@ -334,7 +255,7 @@ class SplitDriverQueue:
     def _pending_count_and_arm(self, limit: int) -> int:
         """Return how many buffers to take, such that whatever is used behind them calls."""
         count = min(self._pending_count(), limit)
-        while count and self._event_idx and self._notes[Note.CALLS_ENABLED]:
+        while count > 0 and self._event_idx and self._notes[Note.CALLS_ENABLED]:
             self._arm_calls((self._notes[Note.LAST_USED] + count) & 0xFFFF)
             before, count = count, min(self._pending_count(), limit)
             if count <= before:
@@ -349,21 +270,12 @@ class SplitDriverQueue:
         heads: list[int] = self._area.available_ring[self._ring_places(published, count)].tolist()
         return heads
 
-    def _free_chains(self, heads: npt.NDArray[np.int64], descriptor_counts: npt.NDArray[np.int64]) -> None:
-        area, notes = self._area, self._notes
-        area.descriptor_counts[heads] = 0
-        area.mark_slots(heads)
-        first = free_count = notes[Note.FREE_COUNT]
-        slots, left = heads, descriptor_counts
-        while len(slots):
-            area.free[free_count : free_count + len(slots)] = slots
-            free_count += len(slots)
-            longer = left > 1
-            slots, left = area.links[slots[longer]].astype(np.int64), left[longer] - 1
-        area.mark(area.free_offset + 2 * first, 2 * (free_count - first))
-        notes[Note.FREE_COUNT] = free_count
-        notes[Note.LAST_USED] = (notes[Note.LAST_USED] + len(heads)) & 0xFFFF
-        area.mark_notes()
+    def _release(self, heads: npt.NDArray[np.int64], descriptor_counts: npt.NDArray[np.int64]) -> None:
+        self._descriptors.release(heads, descriptor_counts)
+        self._notes[Note.LAST_USED] = (self._notes[Note.LAST_USED] + len(heads)) & 0xFFFF
+        self._area.mark_notes()
+        if self._events.listening:
+            self._events.emit(UsedCollected(self.number, tuple(heads.tolist())))
 
     # Notification suppression
 
@@ -376,7 +288,7 @@ class SplitDriverQueue:
         self._area.mark_notes()
         full_fence()
         if self._event_idx:
-            return event_reached(self._area.used[self._avail_event_word], self._notes[Note.PUBLISHED], count)
+            return event_reached(self._area.used[self._area.avail_event_word], self._notes[Note.PUBLISHED], count)
         return not self._area.used[_FLAGS] & _NO_NOTIFY
 
     def disable_calls(self) -> None:
@@ -385,41 +297,27 @@ class SplitDriverQueue:
         self._area.mark_notes()
         if self._event_idx:
             # The flags must stay 0; an event just behind is farthest from being reached.
-            self._store_used_event((self._notes[Note.LAST_USED] - 1) & 0xFFFF)
+            self._area.store_available_word(self._area.used_event_word, (self._notes[Note.LAST_USED] - 1) & 0xFFFF)
         else:
-            self._store_available_flags(_NO_INTERRUPT)
+            self._area.store_available_word(_FLAGS, _NO_INTERRUPT)
 
     def enable_calls(self) -> bool:
         """Ask for a call at the next used buffer; true when there are some already."""
         self._notes[Note.CALLS_ENABLED] = 1
         self._area.mark_notes()
         if self._event_idx:
-            self._store_used_event(self._notes[Note.LAST_USED])
+            self._area.store_available_word(self._area.used_event_word, self._notes[Note.LAST_USED])
         else:
-            self._store_available_flags(0)
+            self._area.store_available_word(_FLAGS, 0)
         full_fence()
         return self.has_used()
 
     def _arm_calls(self, index: int) -> None:
         if self._event_idx and self._notes[Note.CALLS_ENABLED]:
-            self._store_used_event(index)
+            self._area.store_available_word(self._area.used_event_word, index)
             full_fence()
 
-    def _store_used_event(self, index: int) -> None:
-        self._area.available[self._used_event_word] = index
-        self._area.mark(self._area.layout.available + 2 * self._used_event_word, 2)
-
-    def _store_available_flags(self, flags: int) -> None:
-        self._area.available[_FLAGS] = flags
-        self._area.mark(self._area.layout.available, 2)
-
     # Ring arithmetic
-
-    def _mark_available(self, place: int, count: int) -> None:
-        before_wrap = min(count, self.size - place)
-        ring = self._area.layout.available + 2 * self._available_ring_word
-        self._area.mark(ring + 2 * place, 2 * before_wrap)
-        self._area.mark(ring, 2 * (count - before_wrap))
 
     def _ring_places(self, index: int, count: int) -> npt.NDArray[np.int64]:
         return np.arange(index, index + count) & (self.size - 1)

@@ -1,28 +1,12 @@
 """The device's side of a split virtqueue (virtio 1.4, "Split Virtqueues")."""
 
 import struct
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spec.device import Feature
-from spec.layout import dtype_of, struct_of
-from spec.split_ring import (
-    AVAILABLE_ALIGNMENT,
-    DESCRIPTOR_ALIGNMENT,
-    MAX_QUEUE_SIZE,
-    USED_ALIGNMENT,
-    USED_ELEMENT,
-    AvailableFlag,
-    UsedFlag,
-    available_ring,
-    available_ring_size,
-    descriptor_table_size,
-    event_reached,
-    used_ring,
-    used_ring_size,
-)
+from spec.split_ring import AvailableFlag, UsedFlag, event_reached
 from vdev.errors import DriverViolation
 from vdev.events import SILENT, ChainsPopped, ChainsUsed, Emitter
 from vdev.memory import GuestMemory
@@ -31,6 +15,7 @@ from vdev.virtqueue.chain import Chain, ChainBatch
 from vdev.virtqueue.descriptor_batch import clean_prefix
 from vdev.virtqueue.descriptors import DescriptorTable
 from vdev.virtqueue.queue import QueueAddresses, QueueState
+from vdev.virtqueue.rings import FLAGS, IDX, Rings
 
 __all__ = ["SplitDeviceQueue"]
 
@@ -41,12 +26,7 @@ _COUNT_LIMIT = 0x1_0000
 """A count that has got here covers every value a 16-bit index can have, and need not go on."""
 
 _AVAILABLE = "The Virtqueue Available Ring"
-_FLAGS, _IDX = 0, 1
-"""16-bit words of both rings; the rest of a ring stands where its size puts it."""
-_INDEX_END = 4
 _NO_INTERRUPT, _NO_NOTIFY = int(AvailableFlag.NO_INTERRUPT), int(UsedFlag.NO_NOTIFY)
-_USED_SIZE: int = USED_ELEMENT.sizeof()
-_pack_used = struct_of(USED_ELEMENT).pack_into
 
 
 class SplitDeviceQueue:
@@ -66,33 +46,23 @@ class SplitDeviceQueue:
         features: int,
         events: Emitter = SILENT,
     ) -> None:
-        _check_addresses(memory, number, addresses)
-        size = addresses.size
         self.number = number
-        self.size = size
+        self.size = addresses.size
         self.addresses = addresses
-        self._memory = memory
         self._events = events
         self._event_idx = bool(features >> Feature.EVENT_IDX & 1)
+        self._rings = Rings(memory, number, addresses)
         self._table = DescriptorTable(
-            memory, addresses.descriptor, size, indirect=bool(features >> Feature.INDIRECT_DESC & 1), number=number
+            memory,
+            addresses.descriptor,
+            addresses.size,
+            indirect=bool(features >> Feature.INDIRECT_DESC & 1),
+            number=number,
         )
-        # The same bytes twice: 16-bit words for one access, numpy for many. Both are in the byte order of this
-        # machine, which is little-endian wherever vdev.memory.order can be imported.
-        available, used = dtype_of(available_ring(size)), dtype_of(used_ring(size))
-        self._available = memory.bytes_view(addresses.driver, available_ring_size(size)).data.cast("H")
-        self._used_bytes = memory.bytes_view(addresses.device, used_ring_size(size)).data
-        self._used = self._used_bytes.cast("H")
-        self._available_entries = memory.view(addresses.driver, available_ring(size))["ring"]
-        self._used_entries = memory.view(addresses.device, used_ring(size))["ring"]
-        self._available_ring_word = _offset(available, "ring") // 2
-        self._used_event_word = _offset(available, "used_event") // 2
-        self._avail_event_word = _offset(used, "avail_event") // 2
-        self._used_ring_offset = _offset(used, "ring")
         # Which heads are popped and not pushed: one byte per descriptor, seen by Python and by numpy.
-        self._outstanding = bytearray(size)
+        self._outstanding = bytearray(self.size)
         self._outstanding_flags = np.frombuffer(self._outstanding, np.uint8)
-        self._seen_at = np.empty(size, np.int64)
+        self._seen_at = np.empty(self.size, np.int64)
         self._next_avail = 0
         self._next_used = 0
         self._unsignalled_count = 0
@@ -102,7 +72,7 @@ class SplitDeviceQueue:
 
     def has_available(self) -> bool:
         """Say whether the driver has made a buffer available that was not popped."""
-        return self._available[_IDX] != self._next_avail
+        return self._rings.available[IDX] != self._next_avail
 
     def pop(self) -> Chain | None:
         """Take the next available chain, or None."""
@@ -111,13 +81,13 @@ class SplitDeviceQueue:
         chain = self._take()
         if self._event_idx and self._kicks_enabled:
             # So that a pop which finds nothing may be believed: whatever comes after that look kicks.
-            self._store_avail_event(self._next_avail)
+            self._rings.store_used_word(self._rings.avail_event_word, self._next_avail)
             full_fence()
         return chain
 
     def _take(self) -> Chain:
         load_fence()
-        head = self._available[self._available_ring_word + (self._next_avail & (self.size - 1))]
+        head = self._rings.available[self._rings.available_ring_word + (self._next_avail & (self.size - 1))]
         if head >= self.size:
             raise DriverViolation(
                 _AVAILABLE, f"head {head} in a table of {self.size}", queue=self.number, descriptor=head
@@ -139,7 +109,7 @@ class SplitDeviceQueue:
         if count < _SMALL_BATCH:
             return self._take_one_by_one(count)
         load_fence()
-        heads = self._available_entries[self._ring_positions(self._next_avail, count)].astype(np.int64)
+        heads = self._rings.available_entries[self._rings.places(self._next_avail, count)].astype(np.int64)
         usable = heads < self.size
         heads = heads[: count if usable.all() else int(np.argmin(usable))]
         usable = (self._outstanding_flags[heads] == 0) & self._is_first(heads)
@@ -165,7 +135,7 @@ class SplitDeviceQueue:
         return ChainBatch.of(chains)
 
     def _pending_count(self) -> int:
-        count = (self._available[_IDX] - self._next_avail) & 0xFFFF
+        count = (self._rings.available[IDX] - self._next_avail) & 0xFFFF
         if count > self.size:
             raise DriverViolation(
                 _AVAILABLE,
@@ -178,8 +148,8 @@ class SplitDeviceQueue:
     def _pending_count_and_arm(self, limit: int) -> int:
         """Return how many chains to take, such that whatever is made available behind them kicks."""
         count = min(self._pending_count(), limit)
-        while self._event_idx and self._kicks_enabled and count:
-            self._store_avail_event((self._next_avail + count) & 0xFFFF)
+        while count > 0 and self._event_idx and self._kicks_enabled:
+            self._rings.store_used_word(self._rings.avail_event_word, (self._next_avail + count) & 0xFFFF)
             full_fence()
             before, count = count, min(self._pending_count(), limit)
             if count <= before:
@@ -192,13 +162,11 @@ class SplitDeviceQueue:
         """Give a chain back as used."""
         if not (0 <= head < self.size and self._outstanding[head]):
             raise ValueError(f"queue {self.number}: head {head} is not outstanding")
-        offset = self._used_ring_offset + _USED_SIZE * (self._next_used & (self.size - 1))
         try:
-            _pack_used(self._used_bytes, offset, head, written_size)
+            self._rings.store_used_entry(self._next_used, head, written_size)
         except struct.error:
             raise ValueError(f"queue {self.number}: a written size of {written_size} bytes") from None
         self._outstanding[head] = 0
-        self._memory.mark_written(self.addresses.device + offset, _USED_SIZE)
         self._publish_used(1)
         if self._events.listening:
             self._events.emit(ChainsUsed(self.number, (head,), (written_size,)))
@@ -216,15 +184,8 @@ class SplitDeviceQueue:
             raise ValueError(f"queue {self.number}: a head twice")
         if written_sizes.min() < 0 or written_sizes.max() > 0xFFFF_FFFF:
             raise ValueError(f"queue {self.number}: a written size that 32 bits cannot hold")
-        positions = self._ring_positions(self._next_used, count)
-        self._used_entries["id"][positions] = heads
-        self._used_entries["len"][positions] = written_sizes
+        self._rings.store_used_entries(self._next_used, heads, written_sizes)
         self._outstanding_flags[heads] = 0
-        first = int(positions[0])
-        ring = self.addresses.device + self._used_ring_offset
-        before_wrap = min(count, self.size - first)
-        self._memory.mark_written(ring + _USED_SIZE * first, _USED_SIZE * before_wrap)
-        self._memory.mark_written(ring, _USED_SIZE * (count - before_wrap))
         self._publish_used(count)
         if self._events.listening:
             self._events.emit(ChainsUsed(self.number, tuple(heads.tolist()), tuple(written_sizes.tolist())))
@@ -232,8 +193,7 @@ class SplitDeviceQueue:
     def _publish_used(self, count: int) -> None:
         store_fence()
         self._next_used = (self._next_used + count) & 0xFFFF
-        self._used[_IDX] = self._next_used
-        self._memory.mark_written(self.addresses.device, _INDEX_END)
+        self._rings.store_used_word(IDX, self._next_used)
         self._unsignalled_count = min(self._unsignalled_count + count, _COUNT_LIMIT)
 
     # Notification suppression
@@ -245,35 +205,27 @@ class SplitDeviceQueue:
             return False
         full_fence()
         if self._event_idx:
-            return event_reached(self._available[self._used_event_word], self._next_used, count)
-        return not self._available[_FLAGS] & _NO_INTERRUPT
+            return event_reached(self._rings.available[self._rings.used_event_word], self._next_used, count)
+        return not self._rings.available[FLAGS] & _NO_INTERRUPT
 
     def disable_kicks(self) -> None:
         """Advise the driver that kicks are not needed."""
         self._kicks_enabled = False
         if self._event_idx:
             # The flags must stay 0; an event just behind is farthest from being reached.
-            self._store_avail_event((self._next_avail - 1) & 0xFFFF)
+            self._rings.store_used_word(self._rings.avail_event_word, (self._next_avail - 1) & 0xFFFF)
         else:
-            self._store_used_flags(_NO_NOTIFY)
+            self._rings.store_used_word(FLAGS, _NO_NOTIFY)
 
     def enable_kicks(self) -> bool:
         """Ask for a kick at the next available buffer; true when there are some already."""
         self._kicks_enabled = True
         if self._event_idx:
-            self._store_avail_event(self._next_avail)
+            self._rings.store_used_word(self._rings.avail_event_word, self._next_avail)
         else:
-            self._store_used_flags(0)
+            self._rings.store_used_word(FLAGS, 0)
         full_fence()
         return self.has_available()
-
-    def _store_avail_event(self, index: int) -> None:
-        self._used[self._avail_event_word] = index
-        self._memory.mark_written(self.addresses.device + 2 * self._avail_event_word, 2)
-
-    def _store_used_flags(self, flags: int) -> None:
-        self._used[_FLAGS] = flags
-        self._memory.mark_written(self.addresses.device, _INDEX_END)
 
     # State
 
@@ -297,39 +249,8 @@ class SplitDeviceQueue:
         self._outstanding_flags[:] = 0
         self._outstanding_flags[list(state.outstanding)] = 1
 
-    def _ring_positions(self, index: int, count: int) -> npt.NDArray[np.int64]:
-        return np.arange(index, index + count) & (self.size - 1)
-
     def _is_first(self, heads: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Say for each head whether no earlier one equals it."""
         order = np.arange(len(heads))
         self._seen_at[heads[::-1]] = order[::-1]  # the last assignment stays
         return np.equal(self._seen_at[heads], order)
-
-
-def _offset(dtype: np.dtype[Any], name: str) -> int:
-    fields = dtype.fields
-    assert fields is not None
-    return int(fields[name][1])
-
-
-def _check_addresses(memory: GuestMemory, number: int, addresses: QueueAddresses) -> None:
-    size = addresses.size
-    if not 0 < size <= MAX_QUEUE_SIZE or size & (size - 1):
-        raise DriverViolation("Split Virtqueues", f"{size} is no queue size", queue=number)
-    for name, address, area_size, alignment in (
-        ("descriptor", addresses.descriptor, descriptor_table_size(size), DESCRIPTOR_ALIGNMENT),
-        ("driver", addresses.driver, available_ring_size(size), AVAILABLE_ALIGNMENT),
-        ("device", addresses.device, used_ring_size(size), USED_ALIGNMENT),
-    ):
-        if address % alignment:
-            raise DriverViolation(
-                "Virtqueues", f"the {name} area is not a multiple of {alignment}", queue=number, address=address
-            )
-        if not memory.contains(address, area_size):
-            raise DriverViolation(
-                "Virtqueues",
-                f"the {name} area of {area_size} bytes is not wholly in RAM",
-                queue=number,
-                address=address,
-            )
