@@ -5,7 +5,7 @@ MMIO" and "Device Initialization").
 import construct
 
 from guest_agent.exits import Exits
-from guest_agent.virtqueue.queue import DriverAddresses
+from guest_agent.virtqueue.queue import DriverAddresses, DriverQueue
 from spec.device import DeviceId, DeviceStatus, feature_mask
 from spec.layout import dtype_of
 from spec.mmio import CONFIG_OFFSET, MAGIC_VALUE, VERSION, Interrupt, Register
@@ -178,6 +178,12 @@ class MmioDriver:
     def notify(self, number: int) -> None:
         """Kick queue `number`."""
         self._exits.write(self.base + Register.QUEUE_NOTIFY, 4, number)
+
+    def publish(self, queue: DriverQueue) -> None:
+        """Show the device what was added to `queue`, and kick it if it wants to be told."""
+        queue.publish()
+        if queue.should_kick():
+            self.notify(queue.number)
 
     def take_interrupt(self) -> Interrupt:
         """Return why the device interrupted, and acknowledge just that."""

@@ -1,0 +1,190 @@
+"""What the balloon driver keeps in guest RAM: its state, the buffers it shares with the device, and its queues.
+
+Everything that the driver must know after a migration stands here; pages that it holds are found by their owner in the
+page database.
+"""
+
+from enum import IntEnum
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from construct import Array, Bytes, Construct, Int8ul, Int32ul, Int64ul, Struct
+
+from guest_agent.virtqueue.queue import NoQueueHere
+from guest_agent.virtqueue.split import SplitDriverQueue
+from spec.balloon import STATISTIC, BalloonQueue
+from spec.layout import dtype_of
+from vdev.memory import PAGE_SIZE, GuestMemory
+
+__all__ = [
+    "BUFFERS",
+    "FRAMES_PER_REQUEST",
+    "REPORTS_PER_REQUEST",
+    "STATE",
+    "STATISTICS_LIMIT",
+    "BalloonArea",
+    "HintPhase",
+    "command_ids",
+]
+
+_MAGIC = int.from_bytes(b"VBLN", "little")
+_REASON_SIZE = 256
+
+FRAMES_PER_REQUEST = 256
+REPORTS_PER_REQUEST = 32
+STATISTICS_LIMIT = 32
+"""Entries in the statistics buffer."""
+
+
+class HintPhase(IntEnum):
+    """Where the driver is in answering one command id."""
+
+    IDLE = 0
+    POSTING = 1
+    """The id is posted; blocks follow, then STOP."""
+
+
+STATE = "balloon_driver_state" / Struct(
+    "magic" / Int32ul,
+    "queue_size" / Int32ul,
+    "numbering" / Int32ul,  # place in the declaration of QueueNumbering
+    "config_pending" / Int32ul,  # 1: the device said that its configuration changed
+    "features" / Int64ul,  # negotiated
+    "current_id" / Int32ul,  # free_page_hint_cmd_id when last read
+    "announced_id" / Int32ul,  # the id last posted; 0 when there is none to compare with
+    "hint_phase" / Int32ul,
+    "hint_waiting" / Int32ul,  # 1: the free page queue was full, and calls are on
+    "target" / Int32ul,  # num_pages when last read
+    "actual" / Int32ul,  # pages in the balloon, acknowledged
+    "balance_due" / Int32ul,  # 1: target and actual may differ, and that is to be changed
+    "inflating_count" / Int32ul,  # frames in the inflate buffer that the device holds
+    "deflating_count" / Int32ul,
+    "deflating_is_free" / Int32ul,  # 1: those pages went back to the allocator at once
+    "report_due" / Int32ul,  # 1: a pass of free page reporting is under way
+    "reporting_count" / Int32ul,  # blocks in the report that the device holds
+    "report_low_water" / Int64ul,  # fewest free pages since the last pass
+    "reason" / Bytes(_REASON_SIZE),  # why the device was given up, UTF-8 padded with zeros; all zeros: it was not
+)
+BUFFERS = "balloon_driver_buffers" / Struct(
+    "inflate_frames" / Array(FRAMES_PER_REQUEST, Int32ul),
+    "deflate_frames" / Array(FRAMES_PER_REQUEST, Int32ul),
+    "statistics" / Array(STATISTICS_LIMIT, STATISTIC),
+    "reported_heads" / Array(REPORTS_PER_REQUEST, Int64ul),  # first pages of the blocks in the report
+)
+
+
+@cache
+def command_ids(queue_size: int) -> Construct:
+    """Return the layout of the id buffers: one fresh one for each that a queue of `queue_size` can hold."""
+    return "command_ids" / Struct("id" / Array(queue_size, Int32ul), "in_use" / Array(queue_size, Int8ul))
+
+
+class BalloonArea:
+    """The driver's area at the page-aligned guest-physical `address`, for queues of up to `queue_size` descriptors."""
+
+    def __init__(self, memory: GuestMemory, address: int, queue_size: int) -> None:
+        self.memory = memory
+        self.address = address
+        self._state = memory.view(address, STATE)
+        self._buffers_address = address + _whole_pages(STATE.sizeof())
+        self._buffers = memory.view(self._buffers_address, BUFFERS)
+        self._ids_address = self._buffers_address + _whole_pages(BUFFERS.sizeof())
+        ids_layout = command_ids(queue_size)
+        self._ids = memory.view(self._ids_address, ids_layout)
+        self._queues_address = self._ids_address + _whole_pages(ids_layout.sizeof())
+        self._queue_area_size = SplitDriverQueue.area_size(queue_size)
+
+    @staticmethod
+    def size(queue_size: int) -> int:
+        """Bytes of the whole area, a multiple of the page size, for queues of up to `queue_size` descriptors."""
+        parts = [STATE.sizeof(), BUFFERS.sizeof(), command_ids(queue_size).sizeof()]
+        return sum(map(_whole_pages, parts)) + len(BalloonQueue) * SplitDriverQueue.area_size(queue_size)
+
+    @classmethod
+    def create(cls, memory: GuestMemory, address: int, queue_size: int) -> "BalloonArea":
+        """Clear the area's state and buffers; the queues are made by their own class."""
+        memory.write(address, bytes(cls.size(queue_size)))
+        area = cls(memory, address, queue_size)
+        area["queue_size"] = queue_size
+        area["magic"] = _MAGIC
+        return area
+
+    @classmethod
+    def find(cls, memory: GuestMemory, address: int) -> "BalloonArea":
+        """Return the area that `create` made at `address`.
+
+        Raises NoQueueHere.
+        """
+        state = memory.view(address, STATE)
+        if state["magic"] != _MAGIC:
+            raise NoQueueHere(f"no balloon driver's area at {address:#x}")
+        return cls(memory, address, int(state["queue_size"]))
+
+    # State
+
+    def __getitem__(self, field: str) -> int:
+        return int(self._state[field])
+
+    def __setitem__(self, field: str, value: int) -> None:
+        self._state[field] = value
+        self.memory.mark_written(self.address, STATE.sizeof())
+
+    @property
+    def reason(self) -> str | None:
+        """Why the device was given up, None if it was not."""
+        text = self._state["reason"].tobytes().rstrip(b"\0")
+        return text.decode(errors="replace") or None
+
+    @reason.setter
+    def reason(self, why: str) -> None:
+        self._state["reason"] = np.void(why.encode()[:_REASON_SIZE].ljust(_REASON_SIZE, b"\0"))
+        self.memory.mark_written(self.address, STATE.sizeof())
+
+    # Buffers
+
+    def buffer_address(self, name: str) -> int:
+        """Return the guest-physical address of one of BUFFERS."""
+        fields = dtype_of(BUFFERS).fields
+        assert fields is not None
+        return self._buffers_address + int(fields[name][1])
+
+    def load(self, name: str, count: int) -> npt.NDArray[np.int64]:
+        """Return a copy of the first `count` numbers of one of BUFFERS."""
+        return self._buffers[name][:count].astype(np.int64)
+
+    def store(self, name: str, values: npt.NDArray[np.int64]) -> None:
+        """Store numbers at the start of one of BUFFERS."""
+        array = self._buffers[name]
+        array[: len(values)] = values
+        self.memory.mark_written(self.buffer_address(name), len(values) * array.itemsize)
+
+    def store_statistics(self, values: dict[int, int]) -> int:
+        """Store tag -> value as the statistics buffer's entries; return their size in bytes."""
+        entries = np.array(list(values.items())[:STATISTICS_LIMIT], dtype_of(STATISTIC))
+        self.memory.write(self.buffer_address("statistics"), entries.tobytes())
+        return entries.nbytes
+
+    def take_id_buffer(self, command_id: int) -> tuple[int, int]:
+        """Store `command_id` in an id buffer that the device does not hold; return its index and address."""
+        index = int(np.argmin(self._ids["in_use"]))
+        self._ids["in_use"][index] = 1
+        self._ids["id"][index] = command_id
+        self._mark_ids()
+        return index, self._ids_address + 4 * index
+
+    def release_id_buffers(self, indices: npt.NDArray[np.int64]) -> None:
+        """The device gave these id buffers back."""
+        self._ids["in_use"][indices] = 0
+        self._mark_ids()
+
+    def _mark_ids(self) -> None:
+        self.memory.mark_written(self._ids_address, self._ids.dtype.itemsize)
+
+    def queue_address(self, role: BalloonQueue) -> int:
+        """Return where the area of a queue begins."""
+        return self._queues_address + role * self._queue_area_size
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // PAGE_SIZE) * PAGE_SIZE

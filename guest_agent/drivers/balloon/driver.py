@@ -1,0 +1,249 @@
+"""The balloon driver: starting it, finding it again after a migration, and which part works when."""
+
+from guest_agent.drivers.balloon.area import REPORTS_PER_REQUEST, BalloonArea
+from guest_agent.drivers.balloon.hinting import MIN_QUEUE_SIZE, HintPoster
+from guest_agent.drivers.balloon.inflation import Inflater
+from guest_agent.drivers.balloon.reporting import FreePageReporter
+from guest_agent.drivers.balloon.statistics import StatisticsAnswerer, StatisticsSource
+from guest_agent.drivers.pages import PageAllocator
+from guest_agent.mmio import MmioDriver
+from guest_agent.page_database import Owner
+from guest_agent.virtqueue.split import SplitDriverQueue
+from spec.balloon import CONFIG, BalloonFeature, BalloonQueue, QueueNumbering, queue_numbers
+from spec.device import DeviceStatus, Feature, feature_mask
+from spec.mmio import Interrupt
+from vdev.errors import DeviceViolation
+from vdev.events import SILENT, Emitter, ViolationFound
+from vdev.memory import GuestMemory
+
+__all__ = ["BALLOON_DRIVER_FEATURES", "BalloonDriver"]
+
+BALLOON_DRIVER_FEATURES = feature_mask(
+    Feature.VERSION_1, Feature.EVENT_IDX, Feature.INDIRECT_DESC, Feature.RING_RESET, *BalloonFeature
+)
+"""Every feature that this driver knows how to use."""
+
+_NUMBERINGS = tuple(QueueNumbering)
+_NEEDED_SIZES = {BalloonQueue.FREE_PAGE: MIN_QUEUE_SIZE, BalloonQueue.REPORTING: REPORTS_PER_REQUEST}
+
+
+class BalloonDriver:
+    """Drives one balloon device. Make one with `start`, or with `resume` in a guest that was moved.
+
+    The object itself remembers nothing: the state is in the driver's area of guest RAM, pages that are held are known
+    to the page database by their owner. `handle_interrupt` is short; `work` does the rest, a bounded piece per call.
+    """
+
+    def __init__(
+        self,
+        area: BalloonArea,
+        registers: MmioDriver,
+        allocator: PageAllocator,
+        queues: dict[BalloonQueue, SplitDriverQueue],
+        *,
+        statistics: StatisticsSource,
+        events: Emitter,
+    ) -> None:
+        self.queues = queues
+        """The queues that the negotiated features brought."""
+        self._area = area
+        self._registers = registers
+        self._allocator = allocator
+        self._events = events
+        self._inflater = Inflater(
+            area, queues[BalloonQueue.INFLATE], queues[BalloonQueue.DEFLATE], registers, allocator
+        )
+        self._statistics = self._hints = self._reporter = None
+        if (queue := queues.get(BalloonQueue.STATISTICS)) is not None:
+            self._statistics = StatisticsAnswerer(area, queue, registers, statistics)
+        if (queue := queues.get(BalloonQueue.FREE_PAGE)) is not None:
+            self._hints = HintPoster(area, queue, registers, allocator)
+        if (queue := queues.get(BalloonQueue.REPORTING)) is not None:
+            self._reporter = FreePageReporter(area, queue, registers, allocator)
+        allocator.add_shrinker(self.shrink)
+
+    @staticmethod
+    def area_size(queue_size: int = 128) -> int:
+        """Return the bytes of guest RAM, whole pages, that the driver needs for itself."""
+        return BalloonArea.size(queue_size)
+
+    @classmethod
+    def start(
+        cls,
+        registers: MmioDriver,
+        memory: GuestMemory,
+        allocator: PageAllocator,
+        area_address: int,
+        *,
+        statistics: StatisticsSource,
+        wanted_features: int = BALLOON_DRIVER_FEATURES,
+        queue_size: int = 128,
+        numbering: QueueNumbering = QueueNumbering.FIXED,
+        poison_value: int | None = None,
+        events: Emitter = SILENT,
+    ) -> "BalloonDriver":
+        """Bring the device up, with queues of at most `queue_size` (a power of two) descriptors.
+
+        `poison_value` is the 32-bit pattern that the guest's allocator fills free pages with, None if it does not; then
+        PAGE_POISON is not accepted. A guest that does poison accepts hints and reports only together with PAGE_POISON.
+
+        Raises DeviceRefused if the device cannot do what the driver needs.
+        """
+        registers.acknowledge_device()
+        features = _choose_features(registers.offered_features() & wanted_features, poison_value)
+        if not features >> Feature.VERSION_1 & 1:
+            raise registers.fail("it does not offer VERSION_1")
+        registers.accept_features(features)
+        area = BalloonArea.create(memory, area_address, queue_size)
+        area["features"] = features
+        area["numbering"] = _NUMBERINGS.index(numbering)
+        queues = {}
+        for role, number in queue_numbers(features, numbering).items():
+            size = min(queue_size, _power_of_two_below(registers.queue_size_max(number)))
+            if size < _NEEDED_SIZES.get(role, 1):
+                raise registers.fail(f"queue {number} ({role.name}) has at most {size} descriptors")
+            queues[role] = SplitDriverQueue.create(memory, number, size, area.queue_address(role), features, events)
+            registers.set_up_queue(number, queues[role].addresses)
+        if features >> BalloonFeature.PAGE_POISON & 1 and poison_value is not None:
+            registers.write_config(CONFIG, "poison_val", poison_value)
+        driver = cls(area, registers, allocator, queues, statistics=statistics, events=events)
+        if driver._statistics is not None:
+            driver._statistics.add_buffer()
+        if driver._hints is not None:
+            queues[BalloonQueue.FREE_PAGE].disable_calls()
+        registers.drive()
+        if driver._statistics is not None:
+            driver._statistics.publish()
+        # Whatever the device changed before it was live came without an interrupt.
+        area["config_pending"] = 1
+        return driver
+
+    @classmethod
+    def resume(
+        cls,
+        registers: MmioDriver,
+        memory: GuestMemory,
+        allocator: PageAllocator,
+        area_address: int,
+        *,
+        statistics: StatisticsSource,
+        events: Emitter = SILENT,
+    ) -> "BalloonDriver":
+        """Go on where another object left the driver's area at `area_address`.
+
+        Raises NoQueueHere if there is none.
+        """
+        area = BalloonArea.find(memory, area_address)
+        numbers = queue_numbers(area["features"], _NUMBERINGS[area["numbering"]])
+        queues = {
+            role: SplitDriverQueue.attach(memory, number, area.queue_address(role), events)
+            for role, number in numbers.items()
+        }
+        return cls(area, registers, allocator, queues, statistics=statistics, events=events)
+
+    @property
+    def features(self) -> int:
+        """The mask of negotiated features."""
+        return self._area["features"]
+
+    @property
+    def actual(self) -> int:
+        """Pages in the balloon, as the device has acknowledged them."""
+        return self._area["actual"]
+
+    @property
+    def gave_up(self) -> str | None:
+        """Why the device was given up, None while it is in use."""
+        return self._area.reason
+
+    def handle_interrupt(self) -> None:
+        """Look why the device interrupted, and note what is to be done; `work` does it."""
+        if self.gave_up is not None:
+            return
+        if self._registers.take_interrupt() & Interrupt.CONFIGURATION_CHANGE:
+            self._area["config_pending"] = 1
+
+    def work(self) -> bool:
+        """Do one bounded piece of what is to be done; return whether there is more to do at once.
+
+        False means: nothing until the next interrupt, or until the guest has free pages again. What the device breaks
+        makes the driver give it up.
+        """
+        if self.gave_up is not None:
+            return False
+        try:
+            if self._area["config_pending"]:
+                return self._look_at_device()
+            has_more = False
+            for part in (self._hints, self._inflater, self._statistics, self._reporter):
+                if part is not None:
+                    has_more |= part.work()
+            return has_more
+        except DeviceViolation as violation:
+            self._give_up(violation)
+            return False
+
+    def report_free_pages(self) -> bool:
+        """Begin a pass of free page reporting if it is worth while; return whether `work` has some to do."""
+        return self.gave_up is None and self._reporter is not None and self._reporter.begin()
+
+    def shrink(self, wanted: int) -> int:
+        """Give back what the driver holds, until `wanted` pages are free; return how many became so.
+
+        Reported pages first, then hinted ones, then, with DEFLATE_ON_OOM, the balloon's.
+        """
+        freed = 0
+        if self.gave_up is not None:
+            return freed
+        try:
+            for part in (self._reporter, self._hints, self._inflater):
+                if part is not None and freed < wanted:
+                    freed += part.shrink(wanted - freed)
+        except DeviceViolation as violation:
+            before = self._allocator.free_page_count
+            self._give_up(violation)
+            freed += self._allocator.free_page_count - before
+        return freed
+
+    def _look_at_device(self) -> bool:
+        self._area["config_pending"] = 0
+        if self._registers.needs_reset:
+            self._give_up(
+                DeviceViolation(
+                    "Basic Facilities of a Virtio Device / Device Status Field", "the device set DEVICE_NEEDS_RESET"
+                )
+            )
+            return False
+        config = self._registers.read_config(CONFIG)
+        self._inflater.see_target(config["num_pages"])
+        if self._hints is not None:
+            self._hints.see_command_id(config["free_page_hint_cmd_id"])
+        return True
+
+    def _give_up(self, why: DeviceViolation) -> None:
+        """Reset the device and mark it FAILED, then let all pages go: the guest lives on without its balloon."""
+        self._area.reason = str(why)
+        if self._events.listening:
+            self._events.emit(ViolationFound("balloon", "device", why.statement, why.message))
+        try:
+            self._registers.reset()
+        except DeviceViolation as refusal:
+            # It does not even reset. There is nothing more a driver could do to it.
+            self._area.reason = f"{why}; {refusal}"
+        self._registers.set_status(DeviceStatus.FAILED)
+        held = self._allocator.blocks_of(Owner.BALLOON, Owner.HINTED, Owner.REPORTED)
+        self._allocator.free_blocks(held.pages)
+
+
+def _choose_features(offered: int, poison_value: int | None) -> int:
+    poison = feature_mask(BalloonFeature.PAGE_POISON)
+    if poison_value is None:
+        return offered & ~poison
+    if poison_value and not offered & poison:
+        # Its free pages hold a pattern that the device would not know of ("Feature bits", driver requirements).
+        return offered & ~feature_mask(BalloonFeature.PAGE_REPORTING, BalloonFeature.FREE_PAGE_HINT)
+    return offered
+
+
+def _power_of_two_below(size: int) -> int:
+    return 1 << (size.bit_length() - 1) if size else 0

@@ -1,0 +1,84 @@
+"""Telling the host of free pages all the time, so that it can use their memory ("Free Page Reporting").
+
+A pass takes large free blocks, reports them, and keeps them until there are no more; then all go back. So no block is
+reported twice in a pass. A new pass begins when enough pages became free since the last one.
+"""
+
+import numpy as np
+
+from guest_agent.drivers.balloon.area import REPORTS_PER_REQUEST, BalloonArea, HintPhase
+from guest_agent.drivers.pages import PageAllocator
+from guest_agent.mmio import MmioDriver
+from guest_agent.page_database import Owner
+from guest_agent.virtqueue.queue import DriverQueue
+from vdev.memory import PAGE_SIZE
+
+__all__ = ["FreePageReporter"]
+
+_ORDERS = (10, 9)
+_WORTHWHILE_COUNT = 1 << _ORDERS[-1]
+
+
+class FreePageReporter:
+    """The reporting queue, and the blocks that are held while a pass goes on."""
+
+    def __init__(self, area: BalloonArea, queue: DriverQueue, registers: MmioDriver, allocator: PageAllocator) -> None:
+        self._area = area
+        self._queue = queue
+        self._registers = registers
+        self._allocator = allocator
+
+    def begin(self) -> bool:
+        """Begin a pass if enough pages became free since the last; return whether one is under way.
+
+        Not while free pages are being hinted: what is held here could not be hinted.
+        """
+        area = self._area
+        if area["report_due"]:
+            return True
+        free_count = self._allocator.free_page_count
+        area["report_low_water"] = min(area["report_low_water"], free_count)
+        if area["hint_phase"] != HintPhase.IDLE or free_count < area["report_low_water"] + _WORTHWHILE_COUNT:
+            return False
+        area["report_due"] = 1
+        return True
+
+    def work(self) -> bool:
+        """Report one request's worth of blocks, or end the pass; return whether there is more to do at once."""
+        area = self._area
+        if area["reporting_count"] and self._queue.collect() is not None:
+            area["reporting_count"] = 0
+            if not area["report_due"]:
+                self._end()
+        if not area["report_due"] or area["reporting_count"]:
+            return False
+        segments: list[tuple[int, int]] = []
+        heads: list[int] = []
+        for order in _ORDERS:
+            taken = self._allocator.take_free_blocks(order, REPORTS_PER_REQUEST - len(heads), Owner.REPORTED)
+            heads += taken.tolist()
+            addresses = self._area.memory.addresses_of(taken).tolist()
+            segments += [(address, PAGE_SIZE << order) for address in addresses]
+        if not segments:
+            self._end()
+            return False
+        area.store("reported_heads", np.array(heads, np.int64))
+        area["reporting_count"] = len(heads)
+        self._queue.add([], segments, 0)
+        self._registers.publish(self._queue)
+        return True
+
+    def shrink(self, wanted: int) -> int:
+        """End the pass because memory is short; return how many pages became free."""
+        before = self._allocator.free_page_count
+        if self._area["report_due"]:
+            self._end()
+        return self._allocator.free_page_count - before
+
+    def _end(self) -> None:
+        # What the device holds must not be used before it is acknowledged; it goes back then.
+        held = self._allocator.blocks_of(Owner.REPORTED).pages
+        with_device = self._area.load("reported_heads", self._area["reporting_count"])
+        self._allocator.free_blocks(held[~np.isin(held, with_device)])
+        self._area["report_due"] = 0
+        self._area["report_low_water"] = self._allocator.free_page_count
