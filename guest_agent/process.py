@@ -49,21 +49,22 @@ def _run_guest(hardware: dict[str, Any], exits: ProcessExits, events: Emitter) -
     else:
         guest = Guest.restore(memory, exits, body, events)
     interrupt, pause = EventfdDoorbell(hardware["interrupt"]), EventfdDoorbell(hardware["pause"])
+    fds = [interrupt.fileno(), pause.fileno(), exits.fileno()]
     handled_count = 0
     if not _halt(guest, exits):
         return
     while True:
         delay = guest.step(time.monotonic())
-        readable, _, _ = select.select([interrupt, pause, exits], [], [], delay)
-        if exits in readable:
+        readable, _, _ = select.select(fds, [], [], delay)
+        if exits.fileno() in readable:
             return
-        if interrupt in readable:
+        if interrupt.fileno() in readable:
             count = interrupt.take()
             if events.listening:
                 events.emit(CallHandled("machine", handled_count + 1, handled_count + count))
             handled_count += count
             guest.handle_interrupt()
-        if pause in readable:
+        if pause.fileno() in readable:
             pause.take()
             if not _halt(guest, exits):
                 return

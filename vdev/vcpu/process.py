@@ -19,7 +19,7 @@ from spec.exits import EXIT, MAX_MESSAGE_SIZE, REPLY, ExitKind, ReplyKind
 from spec.layout import dtype_of
 from vdev.events import SILENT, Emitter, VcpuPaused, VcpuResumed
 from vdev.memory import GuestMemory
-from vdev.notify import EventfdDoorbell
+from vdev.notify import Doorbell, EventfdDoorbell
 from vdev.vcpu.vcpu import GuestDied, GuestFault
 
 __all__ = ["ProcessVcpu", "SharedRam"]
@@ -79,7 +79,7 @@ class ProcessVcpu:
         *,
         read: Callable[[int, int], int],
         write: Callable[[int, int, int], None],
-        ioeventfds: Mapping[tuple[int, int], EventfdDoorbell],
+        ioeventfds: Mapping[tuple[int, int], Doorbell],
         write_protect: bool,
         trace_fd: int | None = None,
         events: Emitter = SILENT,
@@ -253,7 +253,7 @@ def _guest_arguments(
     exits_fd: int,
     interrupt: EventfdDoorbell,
     pause: EventfdDoorbell,
-    ioeventfds: Mapping[tuple[int, int], EventfdDoorbell],
+    ioeventfds: Mapping[tuple[int, int], Doorbell],
     write_protect: bool,
     trace_fd: int | None,
 ) -> tuple[list[str], Sequence[int]]:
@@ -262,10 +262,11 @@ def _guest_arguments(
         if region.backing.fd is None:
             raise ValueError("a guest process needs RAM in a memfd")
         regions.append({"fd": region.backing.fd, "address": region.guest_address, "size": region.size})
-    doorbells = [
-        {"address": address, "value": value, "fd": doorbell.fileno()}
-        for (address, value), doorbell in ioeventfds.items()
-    ]
+    doorbells = []
+    for (address, value), doorbell in ioeventfds.items():
+        if not isinstance(doorbell, EventfdDoorbell):
+            raise TypeError("a guest process needs doorbells that are eventfds")
+        doorbells.append({"address": address, "value": value, "fd": doorbell.fileno()})
     hardware = {
         "exits": exits_fd,
         "interrupt": interrupt.fileno(),
