@@ -1,8 +1,12 @@
 """Naive twins: what the fast code must do, written with lists and dicts so that a reader can check it by eye."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["Buffer", "QueueModel"]
+from spec.split_ring import DESCRIPTOR, DescriptorFlag
+
+__all__ = ["Buffer", "QueueModel", "Refused", "read_chain"]
 
 Segments = list[tuple[int, int]]
 
@@ -111,3 +115,53 @@ class QueueModel:
         self.collected += 1
         self.calls.saw(self.collected)
         return buffer, written_size
+
+
+class Refused(Exception):
+    """The model says that this chain breaks the text."""
+
+
+def read_chain(memory, table_address: int, size: int, head: int, *, indirect: bool) -> tuple[Segments, Segments]:
+    """The chain at `head` as lists of readable and writable (address, size), a construct parse per descriptor.
+
+    Raises Refused.
+    """
+
+    def follow(table: bytes, index: int) -> Iterator[Any]:
+        seen = set()
+        while True:
+            if index in seen or 16 * index >= len(table):
+                raise Refused("a loop, or next outside the table")
+            seen.add(index)
+            entry = DESCRIPTOR.parse(table[16 * index :])
+            yield entry
+            if not entry.flags & DescriptorFlag.NEXT:
+                return
+            index = entry.next
+
+    segments = []
+    for entry in follow(memory.read(table_address, 16 * size), head):
+        if not entry.flags & DescriptorFlag.INDIRECT:
+            segments.append(entry)
+            continue
+        if not indirect or entry.flags & DescriptorFlag.NEXT:
+            raise Refused("no such feature, or NEXT beside INDIRECT")
+        if entry.len % 16 or not 0 < entry.len // 16 <= size or not memory.contains(entry.addr, entry.len):
+            raise Refused("the indirect table is not one")
+        inner = list(follow(memory.read(entry.addr, entry.len), 0))
+        if any(one.flags & DescriptorFlag.INDIRECT for one in inner):
+            raise Refused("nested")
+        segments += inner
+
+    kinds = [bool(entry.flags & DescriptorFlag.WRITE) for entry in segments]
+    if kinds != sorted(kinds):
+        raise Refused("readable behind writable")
+    if len(segments) > size:
+        raise Refused("longer than the queue")
+    if sum(entry.len for entry in segments) > 2**32:
+        raise Refused("more than 4 GiB")
+    if not all(memory.contains(entry.addr, entry.len) for entry in segments):
+        raise Refused("outside RAM")
+    pairs = [(entry.addr, entry.len) for entry in segments]
+    writable_from = kinds.index(True) if True in kinds else len(kinds)
+    return pairs[:writable_from], pairs[writable_from:]
