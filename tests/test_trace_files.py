@@ -3,6 +3,8 @@
 import json
 import sys
 import tracemalloc
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -196,24 +198,33 @@ def test_a_trace_that_cannot_be_created_is_refused_in_one_line(tmp_path):
 
 
 def test_a_step_that_nobody_listens_to_allocates_nothing():
-    heard = EventStream(lambda: 0.0)
-    heard.subscribe(lambda record: None)
+    heard_stream = EventStream(lambda: 0.0)
+    heard_stream.subscribe(lambda record: None)
 
-    def allocated_by(events):
-        """Bytes at the peak of a guarded step, over those of the empty loop."""
-        base, peak = tracemalloc.get_traced_memory()
-        for _ in range(100):
-            tracemalloc.reset_peak()
+    def steps(count, events):
+        for _ in repeat(None, count):
             if events.listening:
                 events.emit(Kick(0, 1))
-            peak = max(peak, tracemalloc.get_traced_memory()[1])
-        return peak - base
 
+    def peak_size(run):
+        run()
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        run()
+        return tracemalloc.get_traced_memory()[1] - before
+
+    unheard = EventStream(lambda: 0.0).emitter("guest")
+    heard = heard_stream.emitter("guest")
+    runs = [
+        partial(steps, 0, SILENT),
+        partial(steps, 1000, SILENT),
+        partial(steps, 1000, unheard),
+        partial(steps, 9, heard),
+    ]
     tracemalloc.start()
     try:
-        allocated_by(SILENT)
-        sizes = [allocated_by(events) for events in (SILENT, EventStream(lambda: 0.0).emitter("a"), heard.emitter("a"))]
+        none, silent_steps, unheard_steps, heard_steps = [peak_size(run) for run in runs]
     finally:
         tracemalloc.stop()
-    silent, unheard, loud = sizes
-    assert silent == unheard < loud - sys.getsizeof(Kick(0, 1))
+    assert silent_steps == unheard_steps == none
+    assert heard_steps >= none + sys.getsizeof(Kick(0, 1))
