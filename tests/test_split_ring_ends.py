@@ -1,0 +1,314 @@
+"""Driver and device of one split queue, joined: sizes, wraps, notifications, events, and a move elsewhere."""
+
+import numpy as np
+import pytest
+
+from guest_agent.virtqueue import NoQueueHere, QueueFull, SplitDriverQueue, Used
+from spec.split_area import split_area
+from spec.split_ring import MAX_QUEUE_SIZE
+from tests.split_ring_setup import AREA, make_ends, make_features
+from vdev.errors import GuestAddressError
+from vdev.events import ChainsMadeAvailable, ChainsPopped, ChainsUsed, EventStream, UsedCollected
+from vdev.memory import GuestMemory, PageMarks
+from vdev.virtqueue import Chain, ChainBatch, QueueAddresses, Segment, SplitDeviceQueue
+
+
+def fill(ends, count, *, writable=True, first_token=0):
+    addresses = np.arange(count, dtype=np.uint64) % np.uint64(256) * np.uint64(4096)
+    sizes = np.full(count, 4096, np.uint64)
+    tokens = np.arange(first_token, first_token + count, dtype=np.uint64)
+    return ends.driver.add_batch(addresses, sizes, writable=writable, tokens=tokens)
+
+
+@pytest.mark.parametrize("event_idx", [False, True])
+def test_the_largest_queue_fills_and_drains_in_batches_over_the_wrap(event_idx):
+    ends = make_ends(MAX_QUEUE_SIZE, event_idx=event_idx, indirect=False)
+    for lap in range(5):
+        assert fill(ends, MAX_QUEUE_SIZE + 1, first_token=lap << 32) == MAX_QUEUE_SIZE
+        assert ends.driver.free_count == 0
+        with pytest.raises(QueueFull):
+            ends.driver.add([(0, 1)], [], 0)
+        ends.driver.publish()
+        assert ends.driver.should_kick()
+        batch = ends.device.pop_batch()
+        assert len(batch) == MAX_QUEUE_SIZE
+        assert batch.writable.all()
+        ends.device.push_batch(batch.heads[::-1], np.arange(MAX_QUEUE_SIZE) % 4097)
+        assert ends.device.should_call()
+        used = ends.driver.collect_batch()
+        assert (used.tokens == np.arange(MAX_QUEUE_SIZE)[::-1] + (lap << 32)).all()
+        assert (used.written_sizes == np.arange(MAX_QUEUE_SIZE) % 4097).all()
+        assert ends.device.pop() is None
+        assert ends.driver.collect() is None
+
+
+def test_the_indices_wrap_at_65536_one_by_one():
+    ends = make_ends(1, start=65500)
+    for turn in range(39):
+        ends.driver.add([(turn % 4096, 1)], [], turn)
+        ends.driver.publish()
+        assert ends.driver.should_kick()
+        chain = ends.device.pop()
+        assert chain is not None
+        assert chain.readable == ((turn % 4096, 1),)
+        ends.device.push(chain.head, 0)
+        assert ends.device.should_call()
+        assert ends.driver.collect() == Used(turn, 0, 0)
+    assert ends.device.save().next_avail == 3
+
+
+def test_a_chain_as_long_as_the_queue_is_legal_for_both_paths():
+    ends = make_ends(64, indirect=False)
+    segments = [(4096 * index, index) for index in range(64)]
+    for take in (ends.device.pop, lambda: ends.device.pop_batch().chain(0)):
+        ends.driver.add(segments[:20], segments[20:], 1)
+        ends.driver.publish()
+        chain = take()
+        assert (*chain.readable, *chain.writable) == tuple(segments)
+        ends.device.push(chain.head, sum(range(20, 64)))
+        assert ends.driver.collect().written_size == sum(range(20, 64))
+    assert ends.driver.free_count == 64
+
+
+def test_data_goes_there_and_back_through_chains_of_any_shape():
+    ends = make_ends(16)
+    ends.memory.write(0x1000, b"ping")
+    ends.driver.add([(0x1000, 1), (0x1001, 0), (0x1001, 3)], [(0x2000, 2), (0x2010, 0), (0x2020, 8)], 5)
+    ends.driver.publish()
+    chain = ends.device.pop()
+    assert chain.read(ends.memory) == b"ping"
+    assert (chain.readable_size, chain.writable_size) == (4, 10)
+    with pytest.raises(ValueError, match="do not fit"):
+        chain.write(ends.memory, bytes(11))
+    ends.device.push(chain.head, chain.write(ends.memory, b"pong!"))
+    assert ends.driver.collect() == Used(5, 5, chain.head)
+    assert (ends.memory.read(0x2000, 2), ends.memory.read(0x2020, 3)) == (b"po", b"ng!")
+
+
+def test_a_batch_and_its_chains_say_the_same():
+    chains = [
+        Chain(3, (Segment(0, 4), Segment(16, 8)), (Segment(32, 2),)),
+        Chain(1, (), (Segment(64, 1),)),
+        Chain(7, (Segment(80, 0),), ()),
+    ]
+    batch = ChainBatch.of(chains)
+    assert list(batch) == chains
+    assert batch.chain(-1) == chains[-1]
+    with pytest.raises(IndexError):
+        batch.chain(3)
+    assert batch.segment_chain.tolist() == [0, 0, 0, 1, 2]
+    assert len(ChainBatch.of([])) == 0
+
+
+# Notifications
+
+
+@pytest.mark.parametrize("event_idx", [False, True])
+def test_a_device_that_found_nothing_is_kicked_for_the_next_buffer(event_idx):
+    ends = make_ends(16, event_idx=event_idx)
+    for turn in range(20):
+        ends.driver.add([(0, 1)], [], turn)
+        ends.driver.publish()
+        assert ends.driver.should_kick()
+        assert not ends.driver.should_kick()  # nothing new since
+        ends.device.push(ends.device.pop().head, 0)
+        assert ends.device.pop() is None
+        ends.driver.collect()
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 12])
+def test_what_is_published_while_a_batch_is_taken_kicks(count, monkeypatch):
+    # The device takes a batch and does not look again. Whenever during that call the driver publishes one more
+    # buffer, either it is in the batch or the driver kicks. The driver acts at each of the device's fences.
+    import vdev.virtqueue.split as split
+
+    real_fence = split.full_fence
+    for moment in range(4):
+        ends = make_ends(16)
+        fill(ends, count)
+        ends.driver.publish()
+        ends.driver.should_kick()
+        kicked, fences = [], iter(range(100))
+
+        def act(ends=ends, kicked=kicked, fences=fences, moment=moment):
+            real_fence()
+            if next(fences) == moment:
+                fill(ends, 1)
+                ends.driver.publish()
+                kicked.append(ends.driver.should_kick())
+
+        monkeypatch.setattr(split, "full_fence", act)
+        monkeypatch.setattr(split, "load_fence", act)
+        batch = ends.device.pop_batch()
+        assert len(batch) == count + len(kicked) or kicked == [True]
+        monkeypatch.undo()
+
+
+def test_with_event_idx_a_busy_device_is_kicked_once_for_many_buffers():
+    ends = make_ends(16)
+    kicks = []
+    for turn in range(10):
+        ends.driver.add([(0, 1)], [], turn)
+        ends.driver.publish()
+        kicks.append(ends.driver.should_kick())
+    assert kicks == [True] + [False] * 9
+    assert len(ends.device.pop_batch()) == 10
+    ends.driver.add([(0, 1)], [], 10)
+    ends.driver.publish()
+    assert ends.driver.should_kick()
+
+
+@pytest.mark.parametrize("event_idx", [False, True])
+def test_switched_off_nobody_is_told_and_switching_on_says_what_came_meanwhile(event_idx):
+    ends = make_ends(16, event_idx=event_idx)
+    ends.device.disable_kicks()
+    ends.driver.disable_calls()
+    assert not ends.device.enable_kicks()
+    ends.device.disable_kicks()
+    assert fill(ends, 3) == 3
+    ends.driver.publish()
+    assert not ends.driver.should_kick()
+    assert ends.device.enable_kicks()
+    for head in ends.device.pop_batch().heads.tolist():
+        ends.device.push(head, 0)
+    assert not ends.device.should_call()
+    assert ends.driver.enable_calls()
+    assert len(ends.driver.collect_batch().tokens) == 3
+    fill(ends, 1)
+    ends.driver.publish()
+    assert ends.driver.should_kick()
+    ends.device.push(ends.device.pop().head, 0)
+    assert ends.device.should_call()
+
+
+def test_with_event_idx_both_flags_stay_0():
+    ends = make_ends(4)
+    ends.device.disable_kicks()
+    ends.driver.disable_calls()
+    assert ends.memory.read(ends.driver.addresses.driver, 2) == bytes(2)
+    assert ends.memory.read(ends.driver.addresses.device, 2) == bytes(2)
+
+
+# Both ends move
+
+
+def test_a_queue_goes_on_in_a_copy_of_ram_with_chains_in_every_state():
+    ends = make_ends(32)
+    for token in range(4):
+        ends.driver.add([(0x1000, 8)], [(0x2000, 16), (0x3000, 16)], token, indirect=token % 2 == 0)
+    ends.driver.publish()
+    held = [ends.device.pop() for _ in range(3)]
+    ends.device.push(held[1].head, 32)
+    fill(ends, 2, first_token=10)
+
+    copy = GuestMemory.private(ends.memory.size)
+    copy.write(0, ends.memory.read(0, ends.memory.size))
+    ends.memory.bytes_view(0, ends.memory.size)[:] = 0xFF  # nothing may look here again
+    driver = SplitDriverQueue.attach(copy, 0, AREA)
+    device = SplitDeviceQueue(copy, 0, QueueAddresses(*driver.addresses), ends.features)
+    device.restore(ends.device.save())
+
+    assert driver.collect() == Used(1, 32, held[1].head)
+    driver.publish()
+    assert len(device.pop_batch()) == 3
+    heads = sorted(device.save().outstanding)
+    device.push_batch(np.array(heads), np.zeros(len(heads), np.int64))
+    assert sorted(driver.collect_batch().tokens.tolist()) == [0, 2, 3, 10, 11]
+    assert driver.free_count == 32
+
+
+def test_attach_refuses_what_is_no_queue():
+    memory = GuestMemory.private(1 << 20)
+    for address in (0, 8, 1 << 20, 1 << 40):
+        with pytest.raises(NoQueueHere):
+            SplitDriverQueue.attach(memory, 0, address)
+    SplitDriverQueue.create(memory, 0, 256, (1 << 20) - SplitDriverQueue.area_size(256), 0)
+    short = GuestMemory.private((1 << 20) - 4096)
+    short.write(0, memory.read(0, short.size))
+    with pytest.raises(NoQueueHere):
+        SplitDriverQueue.attach(short, 0, (1 << 20) - SplitDriverQueue.area_size(256))
+
+
+def test_create_refuses_impossible_places_and_sizes():
+    memory = GuestMemory.private(1 << 20)
+    for size in (0, 3, 65536):
+        with pytest.raises(ValueError, match="no queue size"):
+            SplitDriverQueue.create(memory, 0, size, 0, 0)
+    with pytest.raises(ValueError, match="begin a page"):
+        SplitDriverQueue.create(memory, 0, 16, 64, 0)
+    with pytest.raises(GuestAddressError):
+        SplitDriverQueue.create(memory, 0, 256, (1 << 20) - 4096, 0)
+
+
+def test_create_clears_what_was_there_and_marks_it():
+    memory = GuestMemory.private(1 << 20)
+    memory.bytes_view(0, memory.size)[:] = 0xFF
+    memory.page_marks = PageMarks(memory.page_count)
+    size = SplitDriverQueue.area_size(64, 4)
+    driver = SplitDriverQueue.create(memory, 0, 64, 0, make_features(), indirect_capacity=4)
+    assert memory.page_marks.marks[: size // 4096].all()
+    assert not memory.page_marks.marks[size // 4096 :].any()
+    device = SplitDeviceQueue(memory, 0, QueueAddresses(*driver.addresses), make_features())
+    assert device.pop() is None
+    assert driver.collect() is None
+
+
+@pytest.mark.parametrize("size", [1, 2, 64, 1024, MAX_QUEUE_SIZE])
+def test_the_parts_of_an_area_are_aligned_and_share_no_cache_line(size):
+    area = split_area(size, 3)
+    parts = [0, area.descriptor, area.available, area.used, area.chain_notes, area.indirect, area.size]
+    assert parts == sorted(set(parts))
+    assert all(part % 64 == 0 for part in parts[:-1])
+    assert SplitDriverQueue.area_size(size, 3) >= area.size
+
+
+def test_the_driver_author_cannot_add_what_the_text_forbids():
+    ends = make_ends(4, indirect_capacity=2)
+    free_count = ends.driver.free_count
+    for readable, writable, token, says in (
+        ([], [], 0, "needs a segment"),
+        ([(0, 1)] * 5, [], 0, "5 segments in a queue of 4"),
+        ([(0, 1 << 32)], [], 0, "no descriptor can hold"),
+        ([(-1, 1)], [], 0, "no descriptor can hold"),
+        ([(1 << 64, 1)], [], 0, "no descriptor can hold"),
+        ([(0, (1 << 32) - 1)], [(0, 2)], 0, "more than 2\\^32 bytes"),
+        ([(0, 1)], [], 1 << 64, "not a 64-bit number"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            ends.driver.add(readable, writable, token)
+    with pytest.raises(ValueError, match="no indirect table for 3 segments"):
+        ends.driver.add([(0, 1)] * 3, [], 0, indirect=True)
+    with pytest.raises(ValueError, match="no descriptor can hold"):
+        ends.driver.add_batch(*np.array([[0], [1 << 32]], np.uint64), writable=True, tokens=np.zeros(1, np.uint64))
+    with pytest.raises(ValueError, match="2 addresses, 1 sizes and 1 tokens"):
+        ends.driver.add_batch(*[np.zeros(n, np.uint64) for n in (2, 1)], writable=True, tokens=np.zeros(1, np.uint64))
+    assert ends.driver.free_count == free_count
+    ends.driver.publish()
+    assert ends.device.pop() is None
+
+
+def test_every_step_is_an_event():
+    records = []
+    stream = EventStream(lambda: 0.0)
+    stream.subscribe(lambda record: records.append(record.event))
+    ends = make_ends(16, events=stream.emitter("both"))
+    fill(ends, 9)
+    ends.driver.publish()
+    heads = tuple(ends.device.pop_batch().heads.tolist())
+    ends.device.push_batch(np.array(heads), np.full(9, 5))
+    ends.driver.collect_batch()
+    ends.driver.add([(0, 1)], [], 0)
+    ends.driver.publish()
+    last = ends.device.pop().head
+    ends.device.push(last, 0)
+    ends.driver.collect()
+    assert records == [
+        ChainsMadeAvailable(0, heads),
+        ChainsPopped(0, heads),
+        ChainsUsed(0, heads, (5,) * 9),
+        UsedCollected(0, heads),
+        ChainsMadeAvailable(0, (last,)),
+        ChainsPopped(0, (last,)),
+        ChainsUsed(0, (last,), (0,)),
+        UsedCollected(0, (last,)),
+    ]
