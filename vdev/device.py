@@ -207,7 +207,7 @@ class Device:
             elif step.bit is DeviceStatus.DRIVER_OK:
                 self.started()
                 # Linux kicks the balloon's statistics queue just before it sets DRIVER_OK.
-                self.handle_all_queues()
+                self._look_at_queues()
 
     def offered_word(self, index: int) -> int:
         """Return 32 offered feature bits from bit 32 * `index` on."""
@@ -321,9 +321,7 @@ class Device:
 
     def handle_all_queues(self) -> None:
         """Look at every ready queue, and interrupt again if causes are pending: both may be lost in a restore."""
-        for number in list(self.queues):
-            if self.running:
-                self.queue_notify(number)
+        self._look_at_queues()
         if self.interrupt_status:
             self.interrupt()
 
@@ -417,6 +415,11 @@ class Device:
         self.queues[number] = queue
 
     # Inside
+
+    def _look_at_queues(self) -> None:
+        for number in list(self.queues):
+            if self.running:
+                self.queue_notify(number)
 
     def _set_status(self, status: DeviceStatus) -> None:
         before, self.status = self.status, status
