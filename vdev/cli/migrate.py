@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from vdev.cli import parameters
-from vdev.cli.parameters import check_ram_size, memory_size
+from vdev.cli.parameters import check_inflate_size, check_ram_size, memory_size
 from vdev.cli.running import json_option, run_and_show, trace_option
-from vdev.cli.sizes import format_size
 from vdev.errors import UserError
 from vdev.events import EventStream
 from vdev.run.options import MigrateOptions
@@ -124,10 +123,7 @@ def migrate(
     check_ram_size(ram_size, 2 if to is None else 1, memory_size())
     _check_workload(workload, files)
     _check_place(in_one_loop, to, dirty_log)
-    if not 0 <= inflate_size <= ram_size // 2:
-        raise click.BadParameter(
-            f"{format_size(inflate_size)} is more than half of guest RAM; give less", param_hint="'--inflate'"
-        )
+    check_inflate_size(inflate_size, ram_size)
     options = MigrateOptions(
         ram_size=ram_size,
         workload=workload,

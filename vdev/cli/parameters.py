@@ -10,7 +10,16 @@ import click
 
 from vdev.cli.sizes import format_size, parse_bandwidth, parse_duration, parse_size
 
-__all__ = ["bandwidth", "check_ram_size", "check_writable", "duration", "memory_size", "rate", "size"]
+__all__ = [
+    "bandwidth",
+    "check_inflate_size",
+    "check_ram_size",
+    "check_writable",
+    "duration",
+    "memory_size",
+    "rate",
+    "size",
+]
 
 PAGE_SIZE = 4096
 SMALLEST_RAM_SIZE = 4 << 20
@@ -81,17 +90,33 @@ def check_ram_size(ram_size: int, copy_count: int, memory: int) -> None:
             f"{ram_size} bytes is too little for a guest; give at least {SMALLEST_RAM_SIZE >> 20}MiB",
             param_hint="'--ram'",
         )
-    if ram_size % PAGE_SIZE:
-        raise click.BadParameter(
-            f"{ram_size} bytes is not whole pages of {PAGE_SIZE} bytes; give a multiple, like 64MiB",
-            param_hint="'--ram'",
-        )
+    _check_whole_pages(ram_size, "'--ram'")
     if ram_size * copy_count > memory:
         sides = "source and destination together" if copy_count == 2 else "the source"
         raise click.BadParameter(
             f"{sides} would need {format_size(ram_size * copy_count)} and this machine has {format_size(memory)};"
             " give less",
             param_hint="'--ram'",
+        )
+
+
+def check_inflate_size(inflate_size: int, ram_size: int) -> None:
+    """Refuse a balloon that leaves the guest no room to work.
+
+    Raises BadParameter with one line that says what to do.
+    """
+    _check_whole_pages(inflate_size, "'--inflate'")
+    if not 0 <= inflate_size <= ram_size // 2:
+        raise click.BadParameter(
+            f"give 0 to {format_size(ram_size // 2)}, half of guest RAM; the guest needs the rest",
+            param_hint="'--inflate'",
+        )
+
+
+def _check_whole_pages(value: int, hint: str) -> None:
+    if value % PAGE_SIZE:
+        raise click.BadParameter(
+            f"{value} bytes is not whole pages of {PAGE_SIZE} bytes; give a multiple, like 64MiB", param_hint=hint
         )
 
 

@@ -108,7 +108,7 @@ class LiveDisplay:
         self._stage, self._next_redraw = stage, now + _LIVE_SECONDS
         self._progress.update(
             self._task,
-            description=f"{stage:<{_STAGE_WIDTH}}",
+            description=f"{stage:<{_STAGE_WIDTH}}" if self._progress.console.width >= 60 else stage,
             total=progress.total_count,
             completed=progress.total_count - progress.remaining_count,
             figures=self._figures(progress),

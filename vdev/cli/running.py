@@ -90,7 +90,7 @@ def _run(run: Run, trace: TraceFile | None) -> Report:
 def _explain(command: str, error: BaseException) -> int | None:
     """Say in one line what ended the run, and return the exit status; None for a bug, which keeps its traceback."""
     if find_interrupt(error) is not None:
-        complain(command, "interrupted; the migration was cancelled and its processes are gone")
+        complain(command, "interrupted")
         return INTERRUPTED_STATUS
     refusal = find_refusal(error)
     if refusal is None:

@@ -17,7 +17,7 @@ _SHOWN_ROUND_COUNT = 12
 _IN_WORDS = {
     Outcome.COMPLETED: "the guest goes on at the destination",
     Outcome.MISMATCHED: "the guest was moved, but found pages that are not what it wrote",
-    Outcome.DESTINATION_LOST: "the destination or the link was lost; the guest goes on at the source",
+    Outcome.DESTINATION_LOST: "the guest goes on at the source",
     Outcome.GUEST_DIED: "the guest itself died",
     Outcome.IN_DOUBT: "the destination has everything, but its last word did not arrive; look there",
     Outcome.INTERRUPTED: "the migration was stopped from the keyboard",
@@ -64,7 +64,7 @@ def _verdict(report: Report) -> Text:
     checked = f"checked {format_count(verified.pages)} pages at the {report.verified_at}"
     resumed = f"{format_count(verified.resumed_operations)} operations since it resumed"
     if verified.mismatched:
-        return Text(f"{checked}: {format_count(verified.mismatched)} are wrong; {resumed}", style="red")
+        return Text(f"{checked}: {format_count(verified.mismatched)} wrong; {resumed}", style="red")
     return Text.assemble(f"{checked}: ", ("none lost, none stale", "green"), f"; {resumed}")
 
 
