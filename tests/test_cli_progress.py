@@ -26,17 +26,17 @@ def test_a_line_is_written_for_each_stage_and_once_a_second():
     display.show(make_progress("rounds", 2, elapsed=clock.time))
     lines = file.getvalue().splitlines()
     assert [line.split()[:3] for line in lines] == [
-        ["0", "us", "bulk,"],
-        ["1.00", "s", "bulk,"],
-        ["2.00", "s", "bulk,"],
-        ["2.49", "s", "rounds,"],
+        ["0", "us", "bulk"],
+        ["1.00", "s", "bulk"],
+        ["2.00", "s", "bulk"],
+        ["2.49", "s", "round"],
     ]
 
 
 def test_a_line_says_what_was_sent_skipped_and_is_left():
     file = StringIO()
     LineDisplay(file).show(make_progress())
-    assert file.getvalue() == "  500 ms  bulk, round 1: 8.00 MiB sent, 3.91 MiB to go, 3.91 MiB skipped, 954 MiB/s\n"
+    assert file.getvalue() == "  500 ms  bulk stage: 8.00 MiB sent, 3.91 MiB to go, 3.91 MiB skipped, 954 MiB/s\n"
 
 
 class BrokenPipe(StringIO):

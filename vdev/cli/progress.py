@@ -41,8 +41,10 @@ def open_display() -> Iterator[Display]:
 
 
 def describe_stage(progress: Progress) -> str:
-    """Return the phase, with the round where there is one."""
-    return f"{progress.phase}, round {progress.round}" if progress.round else progress.phase
+    """Return the phase as people call it."""
+    if progress.phase == "rounds":
+        return f"round {progress.round}"
+    return "bulk stage" if progress.phase == "bulk" else progress.phase
 
 
 class LineDisplay:
