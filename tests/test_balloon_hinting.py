@@ -123,15 +123,11 @@ def test_hints_before_the_id_is_echoed_are_refused_and_given_back():
     bare.hint((4 * MIB, PAGE))
     assert bare.pages == []
     assert bare.device.hinting.refused_count == 1
-    assert of_type(bare.seen, HintRefused) == [
-        HintRefused(4 * MIB, PAGE, "the driver has not echoed the current id")
-    ]
+    assert of_type(bare.seen, HintRefused) == [HintRefused(4 * MIB, PAGE, "the driver has not echoed the current id")]
     assert used_lengths(bare) == [0]
 
 
-@pytest.mark.parametrize(
-    ("ending", "reason"), [("stop", "hinting is stopped"), ("done", "hinting is done")]
-)
+@pytest.mark.parametrize(("ending", "reason"), [("stop", "hinting is stopped"), ("done", "hinting is done")])
 def test_hints_after_the_end_are_refused_and_given_back(ending, reason):
     bare = started()
     getattr(bare.device.hinting, ending)()

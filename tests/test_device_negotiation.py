@@ -140,7 +140,9 @@ def test_a_feature_without_those_it_needs_is_refused(bit):
     violation = feature_violation(feature_mask(bit, *FEATURE_REQUIRES[bit]), feature_mask(bit))
     assert violation is not None
     assert f"{bit.name} ({bit.value}) was accepted without" in violation.message
-    assert feature_violation(feature_mask(bit, *FEATURE_REQUIRES[bit]), feature_mask(bit, *FEATURE_REQUIRES[bit])) is None
+    assert (
+        feature_violation(feature_mask(bit, *FEATURE_REQUIRES[bit]), feature_mask(bit, *FEATURE_REQUIRES[bit])) is None
+    )
 
 
 @pytest.mark.parametrize("left_out", [28, 29, 40])

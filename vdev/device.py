@@ -400,6 +400,8 @@ class Device:
     def _restore_queue(self, number: int, saved: Any) -> None:
         addresses = QueueAddresses(saved.size, saved.descriptor, saved.driver, saved.device)
         try:
+            if saved.size > self.queue_size_max(number):
+                raise ValueError(f"its size {saved.size} is more than {self.queue_size_max(number)}")
             queue = self._make_queue(self.memory, number, addresses, self.features, self._events)
             queue.restore(
                 QueueState(

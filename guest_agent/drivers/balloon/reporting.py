@@ -49,7 +49,7 @@ class FreePageReporter:
         if area["reporting_count"] and self._queue.collect() is not None:
             area["reporting_count"] = 0
             if not area["report_due"]:
-                self._end()
+                return self._end()
         if not area["report_due"] or area["reporting_count"]:
             return False
         segments: list[tuple[int, int]] = []
@@ -60,8 +60,8 @@ class FreePageReporter:
             addresses = self._area.memory.addresses_of(taken).tolist()
             segments += [(address, PAGE_SIZE << order) for address in addresses]
         if not segments:
-            self._end()
-            return False
+            # Now there are free pages again, which another part may wait for.
+            return self._end()
         area.store("reported_heads", np.array(heads, np.int64))
         area["reporting_count"] = len(heads)
         self._queue.add([], segments, 0)
@@ -75,10 +75,12 @@ class FreePageReporter:
             self._end()
         return self._allocator.free_page_count - before
 
-    def _end(self) -> None:
+    def _end(self) -> bool:
+        """End the pass; return whether pages became free by it."""
         # What the device holds must not be used before it is acknowledged; it goes back then.
         held = self._allocator.blocks_of(Owner.REPORTED).pages
         with_device = self._area.load("reported_heads", self._area["reporting_count"])
         self._allocator.free_blocks(held[~np.isin(held, with_device)])
         self._area["report_due"] = 0
         self._area["report_low_water"] = self._allocator.free_page_count
+        return len(held) > len(with_device)
