@@ -1,0 +1,49 @@
+"""A device that gives every buffer back reversed, as a program of its own over shared RAM.
+
+Arguments: memfd, its size, kick eventfd, call eventfd, features, number of buffers to handle, then the queue's size
+and three addresses.
+"""
+
+import sys
+
+import numpy as np
+import trio
+
+from vdev.memory import GuestMemory, MemfdBacking, Region
+from vdev.notify import EventfdDoorbell
+from vdev.virtqueue import QueueAddresses, SplitDeviceQueue
+
+
+async def serve(memory, device, kick, call, count):
+    handled = 0
+    while handled < count:
+        await kick.wait_rung()
+        device.disable_kicks()
+        while True:
+            # By turns: everything at once in numpy, or a few one by one.
+            chains = list(device.pop_batch(None if handled % 3 else 5))
+            for chain in chains:
+                chain.write(memory, chain.read(memory)[::-1])
+            chains.reverse()
+            if handled % 2:
+                sizes = [chain.writable_size for chain in chains]
+                device.push_batch(np.array([chain.head for chain in chains], np.int64), np.array(sizes, np.int64))
+            else:
+                for chain in chains:
+                    device.push(chain.head, chain.writable_size)
+            handled += len(chains)
+            if device.should_call():
+                call.ring()
+            if not chains and not device.enable_kicks():
+                break
+
+
+def main():
+    fd, size, kick, call, features, count, *addresses = map(int, sys.argv[1:])
+    memory = GuestMemory([Region(0, MemfdBacking(size, fd))])
+    device = SplitDeviceQueue(memory, 0, QueueAddresses(*addresses), features)
+    trio.run(serve, memory, device, EventfdDoorbell(kick), EventfdDoorbell(call), count)
+
+
+if __name__ == "__main__":
+    main()
