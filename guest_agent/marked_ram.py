@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guest_agent.checksum import mix
+from guest_agent.errors import GuestCorruption
 from spec.layout import dtype_of
 from vdev.memory import PAGE_SIZE, GuestMemory
 from vdev.memory.order import store_fence
@@ -88,6 +89,11 @@ class MarkedRam:
         live.flags.writeable = False
         return live
 
+    def within_regions(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """Cut a run of pages where regions end: yield (first, end) of each part."""
+        for _, low, high in self.memory.page_spans(first, end):
+            yield low, high
+
     def _live(self, first: int, page_count: int) -> npt.NDArray[np.uint8]:
         for live, low, high in self.memory.page_spans(first, first + page_count):
             if low != first or high != first + page_count:
@@ -121,7 +127,7 @@ class Column:
     """One unsigned integer field of an array of entries in guest RAM, by entry number.
 
     `column[n]` and `column[n] = value` for one entry, `take` and `put` for many, `array` for a read-only live look at
-    all. Every store is marked and enters the digest.
+    all. Every store is marked and enters the digest. An entry that does not exist raises GuestCorruption.
     """
 
     __slots__ = (
@@ -163,13 +169,16 @@ class Column:
         self._salt = int(mix(np.array([number + 1], np.uint64))[0]) | 1
 
     def __getitem__(self, index: int) -> int:
-        return int(self._cells[index * self._cell_step + self._first_cell])
+        try:
+            return self._cells[index * self._cell_step + self._first_cell]
+        except IndexError:
+            raise self._no_entry(index) from None
 
     def __setitem__(self, index: int, value: int) -> None:
         cell = index * self._cell_step + self._first_cell
+        change, ram = value - self[index], self._ram
         weight = (self._low[index & _LOW_MASK] ^ self._high[index >> _LOW_BITS]) * self._salt
-        ram = self._ram
-        ram.digest = (ram.digest + (value - self._cells[cell]) * weight) & _MASK
+        ram.digest = (ram.digest + change * weight) & _MASK
         self._cells[cell] = value
         if self._marks is not None:
             store_fence()
@@ -177,11 +186,18 @@ class Column:
 
     def take(self, indices: _Indices) -> npt.NDArray[Any]:
         """Return a copy of the values of `indices`."""
-        return self._writable[indices]
+        try:
+            return self._writable[indices]
+        except IndexError:
+            raise self._no_entry(int(indices[int(np.abs(indices).argmax())])) from None
+
+    def _no_entry(self, index: int) -> GuestCorruption:
+        # Numbers of entries come from other entries: one that cannot be means that a table is broken.
+        return GuestCorruption(f"a table of {self.count} entries has no entry {index}", self._first_page)
 
     def put(self, indices: _Indices, values: npt.NDArray[Any] | int) -> None:
         """Store one value, or one for each, to `indices`, which are distinct."""
-        old = self._writable[indices].astype(np.uint64)
+        old = self.take(indices).astype(np.uint64)
         self._writable[indices] = values
         # Read back rather than taken from `values`: what the digest vouches for is what the field can hold.
         change = self._writable[indices].astype(np.uint64) - old

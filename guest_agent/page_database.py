@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from construct import Int8ul, Int32ul, Int64ul, Padding, Struct
 
+from guest_agent.errors import GuestCorruption
 from guest_agent.marked_ram import MarkedRam
-from vdev.errors import VdevError
 
 __all__ = ["ENTRY_SIZE", "MAX_ORDER", "NO_PAGE", "PAGE_ENTRY", "Blocks", "GuestCorruption", "Owner", "PageDatabase"]
 
@@ -48,14 +48,6 @@ class Owner(IntEnum):
     HINTED = 5
     REPORTED = 6
     DRIVER = 7
-
-
-class GuestCorruption(VdevError):
-    """An invariant of the guest's own is broken; `page` is where it showed, None if no single page did."""
-
-    def __init__(self, message: str, page: int | None = None) -> None:
-        self.page = page
-        super().__init__(message if page is None else f"page {page}: {message}")
 
 
 class Blocks(NamedTuple):

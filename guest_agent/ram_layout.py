@@ -5,10 +5,11 @@ table. All else is the buddy allocator's.
 """
 
 import numpy as np
-from construct import Array, Int32ul, Int64ul, Struct
+from construct import Array, Int32ul, Int64ul, Padding, Struct
 
+from guest_agent.errors import GuestCorruption
 from guest_agent.marked_ram import Column, MarkedRam
-from guest_agent.page_database import ENTRY_SIZE, MAX_ORDER, NO_PAGE, GuestCorruption
+from guest_agent.page_database import ENTRY_SIZE, MAX_ORDER, NO_PAGE
 from spec.layout import dtype_of
 from vdev.errors import UserError
 from vdev.memory import PAGE_SIZE, GuestMemory
@@ -37,7 +38,7 @@ _AREA = "area" / Struct(
     "mmio_address" / Int64ul,
     "area_address" / Int64ul,
     "device_id" / Int32ul,
-    "queue_size" / Int32ul,
+    Padding(4),
 )
 BOOT_PAGE = "boot_page" / Struct(
     "header" / _HEADER,

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from guest_agent.allocator.free_lists import FreeLists
 from guest_agent.allocator.poison import Poison
 from guest_agent.allocator.zones import Zones
-from guest_agent.page_database import MAX_ORDER, Blocks, GuestCorruption, Owner, PageDatabase
+from guest_agent.errors import GuestCorruption
+from guest_agent.page_database import MAX_ORDER, Blocks, Owner, PageDatabase
 from guest_agent.ram_layout import BootPage, aligned_blocks
 from vdev.events import SILENT, Emitter, PagesAllocated, PagesFreed
 
@@ -47,16 +48,20 @@ class BuddyAllocator:
     def create(cls, boot: BootPage, database: PageDatabase, events: Emitter = SILENT) -> "BuddyAllocator":
         """Take over new RAM: all pages outside `boot.reserved_ranges()` become free."""
         allocator = cls(boot, database, events)
-        reserved = [(first, end, Owner.RESERVED) for first, end in boot.reserved_ranges()]
-        for first, end, owner in _complement(reserved, boot.ram.memory.page_count):
-            for low, high, frame_offset in allocator._zones.split(first, end):
-                allocator._add(low, high, frame_offset, owner)
+        allocator.take_over_ram()
         return allocator
 
     @classmethod
     def attach(cls, boot: BootPage, database: PageDatabase, events: Emitter = SILENT) -> "BuddyAllocator":
         """Go on with RAM that another allocator object left."""
         return cls(boot, database, events)
+
+    def take_over_ram(self) -> None:
+        """Make the blocks of new RAM: reserved where `boot.reserved_ranges()` says so, free everywhere else."""
+        reserved = [(first, end, Owner.RESERVED) for first, end in self._boot.reserved_ranges()]
+        for first, end, owner in _complement(reserved, self._boot.ram.memory.page_count):
+            for low, high, frame_offset in self._zones.split(first, end):
+                self._add(low, high, frame_offset, owner)
 
     def _add(self, first: int, end: int, frame_offset: int, owner: Owner) -> None:
         blocks = np.array(aligned_blocks(first, end, frame_offset), np.int64).reshape(-1, 2)

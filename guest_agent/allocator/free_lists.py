@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from guest_agent.page_database import NO_PAGE, GuestCorruption, Owner, PageDatabase
+from guest_agent.errors import GuestCorruption
+from guest_agent.page_database import NO_PAGE, Owner, PageDatabase
 from guest_agent.ram_layout import BootPage
 
 __all__ = ["FreeLists"]

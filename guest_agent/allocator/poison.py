@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from guest_agent.errors import GuestCorruption
 from guest_agent.marked_ram import MarkedRam
-from guest_agent.page_database import Blocks, GuestCorruption
+from guest_agent.page_database import Blocks
 
 __all__ = ["Poison"]
 

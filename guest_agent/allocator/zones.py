@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from guest_agent.page_database import GuestCorruption
+from guest_agent.errors import GuestCorruption
 from guest_agent.ram_layout import BootPage
 from vdev.memory.pages import PAGE_SHIFT
 
