@@ -87,7 +87,9 @@ class Device:
     # What a device type overrides
 
     def handle_queue(self, number: int) -> None:
-        """Serve the buffers that are available in queue `number`; at most one ring full of them.
+        """Take the buffers that are available in queue `number`, at most one ring full of them, and serve them.
+
+        What cannot be served yet is popped all the same and pushed later: what stays in the ring looks like new work.
 
         Raises DriverViolation for bad input, which puts the device into DEVICE_NEEDS_RESET.
         """

@@ -25,7 +25,7 @@ MIN_QUEUE_SIZE = 2
 
 _ID_TOKEN = 1 << 63
 """Set in the token of an id buffer, whose index is the rest; other tokens are page numbers."""
-_PAGES_PER_TURN = 64
+_BLOCKS_PER_TURN = 64
 _POISONED = feature_mask(BalloonFeature.PAGE_POISON)
 
 
@@ -72,7 +72,7 @@ class HintPoster:
             room = self._queue.free_count - 1
             if room <= 0:
                 return self._wait_for_room()
-            if self._post_blocks(min(room, _PAGES_PER_TURN)):
+            if self._post_blocks(min(room, _BLOCKS_PER_TURN)):
                 return True
         self._post_id(CommandId.STOP)
         area["hint_phase"] = HintPhase.IDLE
