@@ -71,6 +71,15 @@ class PageSet:
             self.add_ranges(ranges)
         return dirty_count
 
+    def members_between(self, first: int, end: int) -> npt.NDArray[np.int64]:
+        """Return the pages in the set from `first` up to but not including `end`, in order."""
+        base = first >> 6
+        words = self.words[base : -(-end // 64)]
+        present = np.flatnonzero(words)
+        bits = np.flatnonzero(_bits_of(words[present]))
+        pages = ((present[bits >> 6] + base) << 6) + (bits & 63)
+        return pages[(pages >= first) & (pages < end)]
+
     def take_window(self, cursor: int, limit: int) -> tuple[npt.NDArray[np.int64], int]:
         """Take out up to `limit` pages from page `cursor` on, in order.
 
@@ -111,8 +120,7 @@ class PageSet:
         # Only as many words as hold `limit` pages are taken apart.
         totals = np.cumsum(np.bitwise_count(block[present]), dtype=np.int64)
         chosen = present[: int(np.searchsorted(totals, limit)) + 1]
-        bits = np.unpackbits(block[chosen].astype("<u8", copy=False).view(np.uint8), bitorder="little")
-        found = np.flatnonzero(bits)[:limit]
+        found = np.flatnonzero(_bits_of(block[chosen]))[:limit]
         pages = ((chosen[found >> 6] + first_word) << 6) + (found & 63)
         if len(found) < limit:
             block[chosen] = 0
@@ -174,6 +182,10 @@ class PageSet:
         changed = words.size * 64 - present_count if present else present_count
         self.words[where] = _ALL if present else 0
         return changed
+
+
+def _bits_of(words: Words) -> npt.NDArray[np.uint8]:
+    return np.unpackbits(words.astype("<u8", copy=False).view(np.uint8), bitorder="little")
 
 
 def _combined(index: npt.NDArray[np.int64], mask: Words) -> tuple[npt.NDArray[np.int64], Words]:

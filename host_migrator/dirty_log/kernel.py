@@ -86,7 +86,7 @@ def _scan(fd: int, start: int, end: int) -> Iterator[npt.NDArray[np.int64]]:
             ],
             np.uint64,
         )
-        count = int(fcntl.ioctl(fd, _PAGEMAP_SCAN, memoryview(argument), True))
+        count = int(fcntl.ioctl(fd, _PAGEMAP_SCAN, argument.data, True))
         if count:
             yield found[:count].copy()
         start = int(argument[4])
