@@ -1,6 +1,7 @@
 # make demo    install into .venv and move a guest while it works
 # make test    install what the tests need and run them all, with coverage
 # make lint    format, lint, types, import rules
+# make docs    write the tables of the code into the documents
 # make bench   figures beside each other
 # make clean   remove what this file made
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
 .NOTPARALLEL:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint docs bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -26,6 +27,9 @@ lint: $(VENV)/.has-lint
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.has-vdev
+	$(BIN)/python docs/tables.py
 
 bench: $(VENV)/.has-test
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
