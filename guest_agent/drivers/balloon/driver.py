@@ -84,12 +84,14 @@ class BalloonDriver:
     ) -> "BalloonDriver":
         """Bring the device up, with queues of at most `queue_size` (a power of two) descriptors.
 
+        Of `wanted_features` (a mask) those are used that the device offers; VERSION_1 is always wanted.
         `poison_value` is the 32-bit pattern that the guest's allocator fills free pages with, None if it does not; then
         PAGE_POISON is not accepted. A guest that does poison accepts hints and reports only together with PAGE_POISON.
 
         Raises DeviceRefused if the device cannot do what the driver needs.
         """
         registers.acknowledge_device()
+        wanted_features |= feature_mask(Feature.VERSION_1)
         features = _choose_features(registers.offered_features() & wanted_features, poison_value)
         if not features >> Feature.VERSION_1 & 1:
             raise registers.fail("it does not offer VERSION_1")
