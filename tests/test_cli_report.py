@@ -1,7 +1,10 @@
 """What a run leaves behind: a table for a person, JSON for a program, a status for a script."""
 
+import contextlib
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 from io import StringIO
@@ -206,14 +209,16 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch):
 
 
 PROGRAM = """
-import sys
+import trio
 from cli_setup import make_progress, make_report
 from vdev.cli import migrate
 from vdev.cli.main import main
 
 def run(options, events, on_progress):
     for number in range(3):
-        on_progress(make_progress(round_number=number))
+        on_progress(make_progress("rounds", number))
+    if options.seed == 13:
+        trio.run(trio.sleep_forever)
     return make_report()
 
 migrate._run_processes = run
@@ -221,10 +226,10 @@ main()
 """
 
 
-def start(*args: str, **streams) -> subprocess.Popen:
-    here = os.path.dirname(__file__)
-    environment = os.environ | {"PYTHONPATH": here, "PYTHONIOENCODING": "ascii"}
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, *args], env=environment, **streams)
+def start(*args: str, environment=None, **streams) -> subprocess.Popen:
+    """Start a `vdev` whose migrations are made up, with streams of its own."""
+    variables = os.environ | {"PYTHONPATH": os.path.dirname(__file__)} | (environment or {})
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, *args], env=variables, **streams)
 
 
 @pytest.mark.parametrize("args", [["migrate"], ["migrate", "--json", "-"]])
@@ -250,7 +255,40 @@ def test_a_lost_stderr_does_not_stop_the_run():
 
 
 def test_a_terminal_that_knows_ascii_only_is_no_reason_to_fail():
-    run = start("migrate", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run = start("migrate", stdout=subprocess.PIPE, stderr=subprocess.PIPE, environment={"PYTHONIOENCODING": "ascii"})
     output, _ = run.communicate()
     assert run.returncode == 0
     assert b"skipped by hints" in output
+
+
+def read_terminal(descriptor: int) -> str:
+    """Read a pseudo-terminal until its other end is closed."""
+    parts = []
+    with contextlib.suppress(OSError):  # EIO: nobody holds the other end any more
+        while part := os.read(descriptor, 4096):
+            parts.append(part)
+    os.close(descriptor)
+    return b"".join(parts).decode()
+
+
+def test_a_terminal_sees_the_bar_then_the_table_and_keeps_its_cursor():
+    terminal, end = pty.openpty()
+    run = start("migrate", stdout=end, stderr=end, environment={"TERM": "xterm", "COLUMNS": "80"})
+    os.close(end)
+    written = read_terminal(terminal)
+    assert run.wait() == 0
+    bar, table = written.split("completed", 1)
+    assert "round 2" in bar
+    assert bar.rindex("\x1b[?25h") > bar.rindex("\x1b[?25l")
+    assert "skipped by hints" in table
+
+
+def test_ctrl_c_ends_the_run_with_one_line(tmp_path):
+    run = start("migrate", "--seed", "13", "--json", f"{tmp_path}/report.json", stderr=subprocess.PIPE)
+    while b"round 2" not in run.stderr.readline():
+        pass
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate()
+    assert errors == b"vdev migrate: interrupted\n"
+    assert run.returncode == 130
+    assert list(tmp_path.iterdir()) == []
