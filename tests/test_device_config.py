@@ -109,7 +109,7 @@ def test_a_write_past_the_end_goes_nowhere():
 
 def test_the_generation_moves_with_every_change_of_the_devices_and_wraps():
     setup = Setup()
-    setup.device.config_generation = 0xFFFF_FFFF
+    setup.device._config.generation = 0xFFFF_FFFF
     setup.device.change_config(mode=1)
     assert setup.driver.read(Register.CONFIG_GENERATION) == 0
     setup.device.store_config(mode=2)

@@ -5,23 +5,22 @@ A device type is a subclass that says what it offers and handles a queue's buffe
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import construct
-import numpy as np
 import numpy.typing as npt
 
 from spec.device import DeviceStatus, Feature, feature_mask
 from spec.device_state import DEVICE_STATE
-from spec.layout import dtype_of
 from spec.mmio import Interrupt
+from vdev.config_space import ConfigSpace
+from vdev.device_queues import DeviceQueues, QueueFactory, QueueSetup
 from vdev.errors import DriverViolation, GuestAddressError, SavedStateError
 from vdev.events import SILENT, ConfigChanged, DeviceStatusChanged, Emitter, ViolationFound
 from vdev.memory import GuestMemory
 from vdev.negotiation import STATUS_STEPS, cleared_bits_violation, feature_violation, step_violation
 from vdev.virtqueue.chain import Chain
-from vdev.virtqueue.queue import DeviceQueue, QueueAddresses, QueueState
+from vdev.virtqueue.queue import DeviceQueue
 from vdev.virtqueue.split import SplitDeviceQueue
 
 __all__ = ["RING_FEATURES", "Device", "QueueFactory", "QueueSetup"]
@@ -29,21 +28,8 @@ __all__ = ["RING_FEATURES", "Device", "QueueFactory", "QueueSetup"]
 RING_FEATURES = feature_mask(Feature.VERSION_1, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.RING_RESET)
 """What every device here offers beside its own type's features."""
 
-QueueFactory = Callable[[GuestMemory, int, QueueAddresses, int, Emitter], DeviceQueue]
-"""(memory, queue number, addresses, negotiated features, events) -> the device's side of a ring of that format."""
-
 _FEATURE_WORDS = 5
 _PASSES = 16
-
-
-@dataclass
-class QueueSetup:
-    """What the driver wrote about one queue: its size in descriptors, and the addresses of its three areas."""
-
-    size: int = 0
-    descriptor: int = 0
-    driver: int = 0
-    device: int = 0
 
 
 class Device:
@@ -72,17 +58,11 @@ class Device:
         """Bits as the driver wrote them; `features` has them once they are accepted."""
         self.features = 0
         self.interrupt_status = Interrupt(0)
-        self.config_generation = 0
         self.violation: DriverViolation | None = None
         """The first violation for which the device needed a reset; a reset does not clear it."""
-        self.queue_setups = [QueueSetup() for _ in self.queue_sizes]
-        self.queues: dict[int, DeviceQueue] = {}
-        """The queues that are ready, by number."""
-        dtype = dtype_of(self.config_layout) if self.config_layout is not None else np.dtype([])
-        self._config_bytes = np.zeros(dtype.itemsize, np.uint8)
-        self._config_accesses = _field_accesses(dtype)
+        self._config = ConfigSpace(self.config_layout)
+        self._queues = DeviceQueues(len(self.queue_sizes), memory, make_queue, events)
         self._events = events
-        self._make_queue = make_queue
 
     # What a device type overrides
 
@@ -124,10 +104,24 @@ class Device:
     # What a device type uses
 
     @property
+    def queues(self) -> dict[int, DeviceQueue]:
+        """The queues that are ready, by number."""
+        return self._queues.ready
+
+    @property
+    def queue_setups(self) -> list[QueueSetup]:
+        """What the driver wrote about each queue."""
+        return self._queues.setups
+
+    @property
     def config(self) -> npt.NDArray[Any]:
         """The configuration space as a live record; change it with `change_config`."""
-        dtype = dtype_of(self.config_layout) if self.config_layout is not None else np.dtype([])
-        return self._config_bytes.view(dtype).reshape(()) if dtype.itemsize else np.zeros((), dtype)
+        return self._config.record
+
+    @property
+    def config_generation(self) -> int:
+        """Changes with every change of the configuration space that the device makes."""
+        return self._config.generation
 
     @property
     def running(self) -> bool:
@@ -157,10 +151,7 @@ class Device:
 
     def store_config(self, **fields: int) -> None:
         """Store `fields` and move the generation on; for a change that follows from what the driver did."""
-        config = self.config
-        for name, value in fields.items():
-            config[name] = value
-        self.config_generation = (self.config_generation + 1) & 0xFFFF_FFFF
+        self._config.store(**fields)
 
     def call_driver(self, number: int) -> None:
         """Interrupt for used buffers of queue `number`, if the driver wants to be told."""
@@ -230,18 +221,8 @@ class Device:
 
         A set-up that no ring can have puts the device into DEVICE_NEEDS_RESET.
         """
-        setup = self.queue_setups[number]
-        addresses = QueueAddresses(setup.size, setup.descriptor, setup.driver, setup.device)
         try:
-            if not 0 < setup.size <= self.queue_size_max(number):
-                raise DriverViolation(
-                    "Virtio Over MMIO / MMIO Device Register Layout",
-                    f"QueueSize {setup.size} is not between 1 and QueueSizeMax {self.queue_size_max(number)}",
-                    queue=number,
-                )
-            self.queues[number] = self._make_queue(self.memory, number, addresses, self.features, self._events)
-        except GuestAddressError as error:
-            self.needs_reset(_outside_ram(error, number))
+            self._queues.enable(number, self.queue_size_max(number), self.features)
         except DriverViolation as violation:
             self.needs_reset(violation)
 
@@ -253,34 +234,30 @@ class Device:
     def read_config(self, offset: int, size: int) -> int:
         """Return `size` bytes of configuration space as a little-endian integer; past its end all is 0."""
         self._check_config_access("read", offset, size)
-        return int.from_bytes(self._config_bytes[offset : offset + size].tobytes(), "little")
+        return self._config.read(offset, size)
 
     def write_config(self, offset: int, size: int, value: int) -> None:
         """Store into configuration space where the driver may write now; elsewhere nothing happens."""
-        if not self._check_config_access("write", offset, size):
+        field = self._check_config_access("write", offset, size)
+        if field is None:
             return
         if not self.status & DeviceStatus.FEATURES_OK:
             clause = "General Initialization And Device Operation / Device Initialization"
             self.report(DriverViolation(clause, "configuration space was written before FEATURES_OK"))
-            return
-        field = self._config_accesses[offset, size]
-        if field not in self.writable_fields():
+        elif field not in self.writable_fields():
             clause = "Basic Facilities of a Virtio Device / Device Configuration Space"
             self.report(DriverViolation(clause, f"configuration field {field} is not the driver's to write now"))
-            return
-        self._config_bytes[offset : offset + size] = np.frombuffer(value.to_bytes(size, "little"), np.uint8)
-        self.config_written(offset, size)
+        else:
+            self._config.write(offset, size, value)
+            self.config_written(offset, size)
 
-    def _check_config_access(self, verb: str, offset: int, size: int) -> bool:
-        good = (offset, size) in self._config_accesses
-        if not good:
-            self.report(
-                DriverViolation(
-                    "Virtio Over MMIO / MMIO Device Register Layout",
-                    f"{verb} of {size} bytes at {offset:#x} of configuration space is no field's access",
-                )
-            )
-        return good
+    def _check_config_access(self, verb: str, offset: int, size: int) -> str | None:
+        field = self._config.field_at(offset, size)
+        if field is None:
+            clause = "Virtio Over MMIO / MMIO Device Register Layout"
+            message = f"{verb} of {size} bytes at {offset:#x} of configuration space is no field's access"
+            self.report(DriverViolation(clause, message))
+        return field
 
     def acknowledge(self, bits: int) -> None:
         """Clear the interrupt causes that the driver says it has handled."""
@@ -331,7 +308,7 @@ class Device:
         """Be as new: status 0, no queue, no feature, no pending interrupt ("Device Reset")."""
         for number in list(self.queues):
             self.stop_queue(number)
-        self.queue_setups = [QueueSetup() for _ in self.queue_sizes]
+        self._queues.forget_setups()
         self.driver_features = self.features = 0
         self.interrupt_status = Interrupt(0)
         self._set_status(DeviceStatus.RESET)
@@ -340,11 +317,6 @@ class Device:
 
     def save(self) -> bytes:
         """Return the device's state as a DEVICE_STATE of `spec.device_state`; the VM is stopped."""
-        queues = []
-        for number, setup in enumerate(self.queue_setups):
-            queue = self.queues.get(number)
-            ring = queue.save() if queue is not None else QueueState()
-            queues.append({**asdict(setup), "ready": queue is not None, **asdict(ring)})
         state: bytes = DEVICE_STATE.build(
             {
                 "device_id": self.device_id,
@@ -352,8 +324,8 @@ class Device:
                 "status": int(self.status),
                 "interrupt_status": int(self.interrupt_status),
                 "config_generation": self.config_generation,
-                "queues": queues,
-                "config": self._config_bytes.tobytes(),
+                "queues": self._queues.save(),
+                "config": self._config.save(),
                 "specific": self.save_specific(),
             }
         )
@@ -370,18 +342,14 @@ class Device:
             raise SavedStateError(f"the saved {self.name} cannot be read: {error}") from error
         self._check_saved(saved)
         self.reset()
-        self._config_bytes[:] = np.frombuffer(saved.config, np.uint8)
-        self.config_generation = saved.config_generation
+        self._config.restore(saved.config, saved.config_generation)
         self.driver_features = saved.driver_features
         self.interrupt_status = Interrupt(saved.interrupt_status & 3)
         self._set_status(DeviceStatus(saved.status))
         if self.status & DeviceStatus.FEATURES_OK:
             self.features = saved.driver_features
             self.negotiated()
-        for number, queue in enumerate(saved.queues):
-            self.queue_setups[number] = QueueSetup(queue.size, queue.descriptor, queue.driver, queue.device)
-            if queue.ready:
-                self._restore_queue(number, queue)
+        self._queues.restore(saved.queues, self.queue_size_max, self.features)
         self.restore_specific(saved.specific)
 
     def _check_saved(self, saved: Any) -> None:
@@ -389,7 +357,7 @@ class Device:
         complaints = [
             (saved.device_id != self.device_id, f"it is a device of type {saved.device_id}"),
             (len(saved.queues) != len(self.queue_sizes), f"it has {len(saved.queues)} queues"),
-            (len(saved.config) != len(self._config_bytes), f"its configuration space is {len(saved.config)} bytes"),
+            (len(saved.config) != self._config.size, f"its configuration space is {len(saved.config)} bytes"),
             (
                 accepted and feature_violation(self.offered_features, saved.driver_features) is not None,
                 f"it uses features {saved.driver_features:#x} of which only {self.offered_features:#x} are offered",
@@ -398,25 +366,6 @@ class Device:
         for is_wrong, complaint in complaints:
             if is_wrong:
                 raise SavedStateError(f"the saved {self.name} does not fit: {complaint}")
-
-    def _restore_queue(self, number: int, saved: Any) -> None:
-        addresses = QueueAddresses(saved.size, saved.descriptor, saved.driver, saved.device)
-        try:
-            if saved.size > self.queue_size_max(number):
-                raise ValueError(f"its size {saved.size} is more than {self.queue_size_max(number)}")
-            queue = self._make_queue(self.memory, number, addresses, self.features, self._events)
-            queue.restore(
-                QueueState(
-                    next_avail=saved.next_avail,
-                    next_used=saved.next_used,
-                    unsignalled_count=saved.unsignalled_count,
-                    kicks_enabled=saved.kicks_enabled,
-                    outstanding=tuple(saved.outstanding),
-                )
-            )
-        except (DriverViolation, GuestAddressError, ValueError) as error:
-            raise SavedStateError(f"queue {number} of the saved {self.name} does not fit: {error}") from error
-        self.queues[number] = queue
 
     # Inside
 
@@ -441,22 +390,3 @@ class Device:
 
 def _outside_ram(error: GuestAddressError, number: int) -> DriverViolation:
     return DriverViolation("Basic Facilities of a Virtio Device / Virtqueues", str(error), queue=number)
-
-
-def _field_accesses(dtype: np.dtype[Any], base: int = 0, name: str = "") -> dict[tuple[int, int], str]:
-    """Return (offset, size) -> top-level field, for each access that the text allows: a 64-bit field takes two."""
-    if dtype.fields is not None:
-        found: dict[tuple[int, int], str] = {}
-        for field, (inner, offset, *_) in dtype.fields.items():
-            found |= _field_accesses(inner, base + offset, name or field)
-        return found
-    if dtype.subdtype is not None:
-        item, shape = dtype.subdtype
-        count = int(np.prod(shape))
-        return {
-            access: name
-            for index in range(count)
-            for access in _field_accesses(item, base + index * item.itemsize, name)
-        }
-    width = 1 if dtype.kind == "V" else min(dtype.itemsize, 4)
-    return {(base + offset, width): name for offset in range(0, dtype.itemsize, width)}
