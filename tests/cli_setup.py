@@ -41,8 +41,8 @@ def make_report(**changes) -> Report:
         "downtime_seconds": 0.0123,
         "rounds": [RoundFigures(60_000, 234 << 20, 0.12), RoundFigures(1_203, 4 << 20, 0.003)],
         "verified": Verified(pages=12_345, mismatched=0, resumed_operations=1_200),
-        "hints": {"applied": 221, "refused": 3},
-        "memory": {"source": 512 << 20},
+        "hints": {"applied_pages": 188_941, "refused_hints": 3, "violation": None},
+        "memory": {"source_resident_bytes": 512 << 20, "reported_pages": 0},
     }
     return Report(**(values | changes))
 

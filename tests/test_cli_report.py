@@ -101,12 +101,25 @@ def test_what_was_typed_reaches_the_run(vdev, ends_with, tmp_path):
     )
 
 
-@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize("outcome", set(Outcome) - {Outcome.INTERRUPTED}, ids=str)
 def test_the_exit_status_is_the_outcomes(vdev, ends_with, outcome):
     ends_with(make_report(outcome=outcome))
     finished = vdev("migrate")
     assert finished.status == outcome.exit_status
     assert finished.stdout.startswith(f"{outcome.value}: ")
+
+
+def test_an_interrupted_run_is_one_line_and_a_report_for_programs(vdev, ends_with):
+    ends_with(make_report(outcome=Outcome.INTERRUPTED, error="interrupted; the guest was ended"))
+    finished = vdev("migrate --json -")
+    assert finished.status == 130
+    assert finished.stderr.splitlines()[-1] == "vdev migrate: interrupted; the guest was ended"
+    assert json.loads(finished.stdout)["outcome"] == "interrupted"
+
+
+def test_a_broken_device_is_named():
+    table = table_of(make_report(hints={"violation": "driver's fault: the chain loops"}))
+    assert "needs a reset: driver's fault: the chain loops" in table
 
 
 def test_a_mismatched_page_is_never_status_0(vdev, ends_with):
@@ -166,8 +179,8 @@ def test_the_table_says_what_a_person_asks(vdev):
         "1.23 s",
         "412 MiB, 3.27 GiB/s",
         "command-id, split ring, kernel dirty log",
-        "applied 221, refused 3",
-        "source 512 MiB",
+        "applied 188,941 pages, refused 3 hints",
+        "source resident 512 MiB\n",
         "skipped by hints   188,941    738 MiB    72.1 %",
     ):
         assert expected in table

@@ -15,7 +15,7 @@ from vdev.cli.one_line import INTERRUPTED_STATUS, USAGE_STATUS, complain, find_i
 from vdev.cli.parameters import check_writable
 from vdev.errors import UserError
 from vdev.events import EventStream
-from vdev.run.report import Progress, Report
+from vdev.run.report import Outcome, Progress, Report
 from vdev.trace import TraceFile, open_trace
 
 __all__ = ["Run", "json_option", "run_and_show", "trace_option"]
@@ -100,7 +100,7 @@ def _explain(command: str, error: BaseException) -> int | None:
 
 
 def _show(command: str, report: Report, json_path: Path | None) -> bool:
-    """Write table and JSON; return whether everything was written."""
+    """Write table and JSON; return whether everything was written. Who interrupts has no use for a table."""
     from rich.console import Console
 
     from vdev.cli.table import render_report
@@ -108,7 +108,10 @@ def _show(command: str, report: Report, json_path: Path | None) -> bool:
     json_text = json.dumps(report.to_json(), indent=2) + "\n"
     table_file = sys.stderr if json_path == STDOUT else sys.stdout
     try:
-        _write(table_file, render_report(report, Console(file=table_file, highlight=False)))
+        if report.outcome is Outcome.INTERRUPTED:
+            complain(command, report.error or "interrupted")
+        else:
+            _write(table_file, render_report(report, Console(file=table_file, highlight=False)))
         if json_path == STDOUT:
             _write(sys.stdout, json_text)
         elif json_path is not None:

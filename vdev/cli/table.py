@@ -1,5 +1,7 @@
 """What came of a migration, for a person."""
 
+from collections.abc import Mapping
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -49,11 +51,13 @@ def _facts(report: Report) -> Table:
     table.add_row("total time", format_duration(report.total_seconds))
     table.add_row("on the wire", _wire(report))
     table.add_row("strategy", f"{report.strategy}, {report.ring} ring, {report.dirty_log} dirty log")
-    if report.hints:
-        table.add_row("hints", _list(report.hints))
+    hints = _list(report.hints)
+    if hints:
+        table.add_row("hints", hints)
+    if report.hints.get("violation"):
+        table.add_row("device", Text(f"needs a reset: {report.hints['violation']}", style="red"))
     if report.memory:
-        sizes = {name: format_size(size) for name, size in report.memory.items()}
-        table.add_row("memory", _list(sizes))
+        table.add_row("memory", _list(report.memory))
     return table
 
 
@@ -74,14 +78,14 @@ def _wire(report: Report) -> str:
     return f"{format_size(report.wire_bytes)}{speed}"
 
 
-def _list(values: dict[str, object] | dict[str, str]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in values.items() if value is not None)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, dict):
-        return f"({_list(value)})"
-    return format_count(value) if isinstance(value, int) else str(value)
+def _list(figures: Mapping[str, object]) -> str:
+    """Return the figures that are not 0 in words; a key's last word is its unit."""
+    words = []
+    for key, figure in figures.items():
+        name, _, unit = key.replace("_", " ").rpartition(" ")
+        if isinstance(figure, int) and figure:
+            words.append(f"{name} {format_size(figure) if unit == 'bytes' else f'{format_count(figure)} {unit}'}")
+    return ", ".join(words)
 
 
 def _table(*headers: str) -> Table:
