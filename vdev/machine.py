@@ -19,12 +19,16 @@ from vdev.vcpu import Vcpu
 
 __all__ = ["Machine"]
 
+_PAUSE_GRACE = 10.0
+"""Seconds; an operation of the guest takes milliseconds."""
+
 
 class Machine:
     """One machine. Make it, `attach` its vCPU, start `serve` in a nursery, then boot or restore.
 
     `make_doorbell` makes one doorbell per queue that has an ioeventfd; None leaves every QueueNotify an exit.
-    `name` tells the source from the destination in events.
+    `description` is what another host needs to build the same machine (JSON-ready). `name` tells the
+    source from the destination in events.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Machine:
         events: EventStream,
         *,
         make_doorbell: Callable[[], Doorbell] | None,
+        description: Mapping[str, Any] | None = None,
         name: str = "host",
     ) -> None:
         self.memory = memory
@@ -45,7 +50,7 @@ class Machine:
         self.bus = MmioBus(self._registers)
         self._gate = Gate()
         self._vcpu: Vcpu | None = None
-        self._config: dict[str, Any] = {}
+        self._description = dict(description or {})
         self._doorbells: dict[tuple[Device, int], Doorbell] = {}
         if make_doorbell is not None:
             for device in self.devices:
@@ -85,19 +90,28 @@ class Machine:
 
     async def boot(self, config: Mapping[str, Any]) -> None:
         """Boot the guest and halt it before its first operation; its devices are served meanwhile."""
-        self._config = dict(config)
         self._gate.open()
         await self.vcpu.boot(config)
 
     # What the migrator asks for
 
     def guest_config(self) -> dict[str, Any]:
-        """Return what the guest was booted with."""
-        return dict(self._config)
+        """Return what the destination needs to build this machine; the guest's own settings are in its vCPU state."""
+        return dict(self._description)
 
     async def pause(self) -> bytes:
-        """Halt the vCPU, then the devices; return the vCPU state. From now on nothing writes to guest RAM."""
-        state = await self.vcpu.pause()
+        """Halt the vCPU, then the devices; return the vCPU state. From now on nothing writes to guest RAM.
+
+        If it is cancelled, the guest goes on.
+        """
+        try:
+            state = await self.vcpu.pause()
+        except trio.Cancelled:
+            # The request is out and the guest will halt: meet it there, or it would wait for ever.
+            with trio.move_on_after(_PAUSE_GRACE, shield=True):
+                await self.vcpu.pause()
+                self.vcpu.run()
+            raise
         self._gate.close()
         return state
 

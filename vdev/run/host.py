@@ -41,7 +41,7 @@ async def open_host(
     trace: bool,
     kernel_log: bool = False,
 ) -> AsyncIterator[ProcessHost]:
-    """Open a host whose guest process is up, with RAM mapped, not yet booted; end the guest at the end.
+    """Open a host whose guest process is starting, neither booted nor restored; end the guest at the end.
 
     `trace` forwards the guest's events into `events`. `kernel_log` registers RAM for the kernel's dirty log; otherwise
     the guest marks what it writes.
@@ -72,7 +72,6 @@ async def open_host(
                 machine.attach(vcpu, InterruptLine(vcpu.interrupt, events.emitter(f"{name}/balloon")))
                 nursery.start_soon(vcpu.serve_exits)
                 nursery.start_soon(machine.serve)
-                await vcpu.wait_ready()
                 yield ProcessHost(machine, balloon, vcpu, memory, shared_marks)
             finally:
                 await vcpu.end()

@@ -81,6 +81,8 @@ class Report:
     error: str | None = None
     verified_at: str = "destination"
     """Where the guest that gave the verdict runs: destination, or source after a failed migration."""
+    converged: bool = True
+    """False when the guest wrote faster than the link carried and was stopped because it ran out of rounds."""
     hints: dict[str, Any] = field(default_factory=dict)
     """Hints applied and refused, and the first violation if the device broke."""
     memory: dict[str, int] = field(default_factory=dict)
@@ -98,6 +100,7 @@ class Report:
             "seconds": {"total": self.total_seconds, "downtime": self.downtime_seconds},
             "rounds": [asdict(figures) for figures in self.rounds],
             "verified": asdict(self.verified),
+            "converged": self.converged,
             "verified_at": self.verified_at,
             "error": self.error,
             "hints": self.hints,

@@ -7,6 +7,7 @@ from typing import Any
 from spec.balloon import BalloonFeature, QueueNumbering
 from spec.device import feature_mask
 from vdev.devices.balloon import BalloonDevice
+from vdev.errors import VdevError
 from vdev.events import EventStream
 from vdev.machine import Machine
 from vdev.memory import GuestMemory
@@ -14,7 +15,7 @@ from vdev.notify import Doorbell
 from vdev.run.options import MigrateOptions
 from vdev.schedule import Schedule
 
-__all__ = ["MachineShape", "build_machine", "guest_config", "ram_regions"]
+__all__ = ["MachineShape", "build_machine", "guest_config", "UnknownMachine", "ram_regions"]
 
 _BELOW_4_GIB = 3 << 30
 _ABOVE_4_GIB = 4 << 30
@@ -25,6 +26,10 @@ _ALWAYS_OFFERED = feature_mask(
     BalloonFeature.DEFLATE_ON_OOM,
     BalloonFeature.FREE_PAGE_HINT,
 )
+
+
+class UnknownMachine(VdevError):
+    """The source describes a machine that this destination cannot build."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,14 @@ class MachineShape:
 
     @classmethod
     def from_json(cls, mapping: dict[str, Any]) -> "MachineShape":
-        """Return what `to_json` gave. Raises TypeError or ValueError for anything else."""
-        regions = tuple((int(address), int(size)) for address, size in mapping["regions"])
-        return cls(**{**mapping, "regions": regions})
+        """Return what `to_json` gave. Raises UnknownMachine for anything else."""
+        try:
+            regions = tuple((int(address), int(size)) for address, size in mapping["regions"])
+            shape = cls(**{**mapping, "regions": regions})
+            QueueNumbering(shape.numbering)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnknownMachine(f"the source describes a machine that this version cannot build: {error}") from error
+        return shape
 
 
 def ram_regions(size: int) -> tuple[tuple[int, int], ...]:
@@ -83,7 +93,13 @@ def build_machine(
         events=events.emitter(f"{name}/balloon"),
     )
     machine = Machine(
-        memory, [balloon], schedule, events, make_doorbell=make_doorbell if shape.ioeventfd else None, name=name
+        memory,
+        [balloon],
+        schedule,
+        events,
+        make_doorbell=make_doorbell if shape.ioeventfd else None,
+        description=shape.to_json(),
+        name=name,
     )
     return machine, balloon
 

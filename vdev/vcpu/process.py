@@ -156,10 +156,11 @@ class ProcessVcpu:
 
     async def _wait_halted(self) -> tuple[ExitKind, bytes]:
         await self._halted.wait()
-        self._raise_if_gone()
+        self.raise_if_gone()
         return self._halt_kind, self._halt_body
 
-    def _raise_if_gone(self) -> None:
+    def raise_if_gone(self) -> None:
+        """Raise GuestDied, or GuestFault with the guest's own words, once the guest is gone."""
         if self._ended.is_set():
             if self._fault is not None:
                 raise GuestFault(self._fault)
@@ -174,7 +175,7 @@ class ProcessVcpu:
         return f"ended with status {status}"
 
     def _answer_halt(self, kind: ReplyKind, body: bytes = b"") -> None:
-        self._raise_if_gone()
+        self.raise_if_gone()
         if not self._halted.is_set():
             raise RuntimeError(f"the vCPU runs: it cannot be told {kind.name}")
         self._halted = trio.Event()

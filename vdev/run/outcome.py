@@ -1,0 +1,91 @@
+"""From what happened to a report: figures, errors and verdicts in the words of `vdev.run.report`."""
+
+import resource
+from typing import Any
+
+from host_migrator.errors import DirtyLogLost, MigrationFailed, MigrationInDoubt
+from host_migrator.figures import SourceFigures
+from host_migrator.strategies import CommandId, NoHints, Strategy
+from vdev.devices.balloon import BalloonDevice
+from vdev.errors import VdevError
+from vdev.run.options import MigrateOptions
+from vdev.run.report import Outcome, PageCounts, Progress, Report, RoundFigures, Verified
+from vdev.vcpu import GuestDied
+
+__all__ = ["add_figures", "add_verdict", "make_strategy", "new_report", "outcome_of", "progress_of"]
+
+
+def make_strategy(name: str, balloon: BalloonDevice) -> Strategy:
+    """Return the strategy called `name`."""
+    return NoHints() if name == "none" else CommandId(balloon.hinting)
+
+
+def new_report(options: MigrateOptions, dirty_log: str) -> Report:
+    """Return the report of a migration that has not begun."""
+    return Report(Outcome.INTERRUPTED, options.strategy, "split", dirty_log)
+
+
+def outcome_of(error: VdevError) -> Outcome:
+    """Return how a migration ended that raised `error`; raises it again if it is none of these."""
+    match error:
+        case MigrationInDoubt():
+            return Outcome.IN_DOUBT
+        case MigrationFailed():
+            return Outcome.DESTINATION_LOST
+        case GuestDied() | DirtyLogLost():
+            return Outcome.GUEST_DIED
+    raise error
+
+
+def add_figures(report: Report, figures: SourceFigures, balloon: BalloonDevice) -> None:
+    """Put what the source and its balloon counted into `report`."""
+    report.pages = PageCounts(
+        total=figures.page_count,
+        sent=figures.sent_count,
+        zero=figures.zero_count,
+        skipped=figures.skipped_count,
+        resent=figures.resent_count,
+    )
+    report.wire_bytes = figures.wire_bytes
+    report.total_seconds = figures.total_seconds
+    report.downtime_seconds = figures.downtime_seconds
+    report.rounds = [RoundFigures(each.pages, each.bytes, each.seconds) for each in figures.rounds]
+    report.converged = figures.converged
+    report.hints = {
+        "applied_pages": balloon.hinting.applied_count,
+        "refused_hints": balloon.hinting.refused_count,
+        "violation": str(balloon.violation) if balloon.violation else None,
+    }
+    report.memory |= {
+        "source_resident_bytes": balloon.memory.resident_size(),
+        "inflated_pages": balloon.inflation.inflated_count,
+        "inflation_returned_bytes": balloon.inflation.returned_size,
+        "reported_pages": balloon.reporting.reported_count,
+        "reporting_returned_bytes": balloon.reporting.returned_size,
+        "host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def add_verdict(report: Report, verdict: dict[str, Any], *, at: str) -> None:
+    """Put the guest's own verdict into `report`."""
+    report.verified = Verified(verdict["pages"], verdict["mismatched"], verdict["resumed_operations"])
+    report.verified_at = at
+    if verdict["mismatched"]:
+        report.error = "; ".join(verdict["first_bad"])
+    if "resident_bytes" in verdict:
+        report.memory["destination_resident_bytes"] = verdict["resident_bytes"]
+
+
+def progress_of(phase: str, figures: SourceFigures, remaining_count: int, elapsed: float) -> Progress:
+    """Return a moment of a migration for a display."""
+    return Progress(
+        phase=phase,
+        round=len(figures.rounds) + 1,
+        remaining_count=remaining_count,
+        total_count=figures.page_count,
+        sent_count=figures.sent_count + figures.zero_count,
+        skipped_count=figures.hinted_count,
+        wire_bytes=figures.wire_bytes,
+        bytes_per_second=figures.bytes_per_second,
+        elapsed=elapsed,
+    )
