@@ -203,6 +203,11 @@ def test_a_report_of_nothing_can_be_shown():
     assert "gave no verdict" in table
 
 
+def test_a_guest_that_outran_the_link_is_named():
+    assert "past the limit" in table_of(make_report(converged=False))
+    assert "past the limit" not in table_of(make_report())
+
+
 def test_many_rounds_are_cut_in_the_middle():
     table = table_of(make_report(rounds=[RoundFigures(1000 - n, 4096 * (1000 - n), 0.001) for n in range(40)]))
     assert "(28 more)" in table

@@ -139,6 +139,18 @@ def test_arrows_do_not_depend_on_which_process_reports_first(tmp_path):
         assert list(flows["Kick"].flow_ids) == list(flows["KickHandled"].terminating_flow_ids)
 
 
+def test_no_arrow_leads_from_one_guest_of_a_migration_to_the_other(tmp_path):
+    records = [Record(1.0, "guest", Kick(0, 1)), Record(2.0, "destination", KickHandled(0, 1, 1))]
+    view = PerfettoView(write(tmp_path / "t.pftrace", records))
+    flows = {event.name: event for _, event in view.events}
+    assert list(flows["Kick"].flow_ids) != list(flows["KickHandled"].terminating_flow_ids)
+
+
+def test_the_parts_of_a_machine_lie_below_it(tmp_path):
+    view = PerfettoView(write(tmp_path / "t.pftrace", [Record(1.0, "destination/balloon", Kick(0, 1))]))
+    assert len(view.on("vdev/destination/balloon")) == 1
+
+
 def test_a_doorbell_that_claims_2_to_the_64_kicks_does_not_fill_the_trace(tmp_path):
     path = write(tmp_path / "t.pftrace", [Record(0.0, "host", KickHandled(0, 1, (1 << 64) - 2))])
     assert path.stat().st_size < 100_000

@@ -63,12 +63,14 @@ class LineDisplay:
             return
         self._stage, self._next_line = stage, now + _LINE_SECONDS
         try:
-            print(f"{format_duration(progress.elapsed):>8}  {stage}: {_figures(progress)}", file=self._file, flush=True)
+            print(f"{format_duration(progress.elapsed):>8}  {stage}{_figures(progress)}", file=self._file, flush=True)
         except OSError:
             self._file = None
 
 
 def _figures(progress: Progress) -> str:
+    if not progress.total_count:
+        return ""
     parts = [
         f"{format_size(progress.wire_bytes)} sent",
         f"{format_size(progress.remaining_count * PAGE_SIZE)} to go",
@@ -76,7 +78,7 @@ def _figures(progress: Progress) -> str:
     ]
     if progress.bytes_per_second:
         parts.append(format_bandwidth(progress.bytes_per_second))
-    return ", ".join(parts)
+    return f": {', '.join(parts)}"
 
 
 class LiveDisplay:

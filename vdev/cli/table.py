@@ -47,7 +47,8 @@ def _facts(report: Report) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("guest", _verdict(report))
-    table.add_row("downtime", format_duration(report.downtime_seconds))
+    overrun = "" if report.converged else ", past the limit: the guest wrote faster than the link carries"
+    table.add_row("downtime", f"{format_duration(report.downtime_seconds)}{overrun}")
     table.add_row("total time", format_duration(report.total_seconds))
     table.add_row("on the wire", _wire(report))
     table.add_row("strategy", f"{report.strategy}, {report.ring} ring, {report.dirty_log} dirty log")

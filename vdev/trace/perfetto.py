@@ -1,8 +1,9 @@
 """Perfetto's native trace: open it at https://ui.perfetto.dev or with `trace_processor`.
 
-One track per actor holds every event as an instant with its fields as arguments. Arrows lead from a kick or a call to
-the wake-up that handled it. Below the actor's track come its slices (the migration's phases, the vCPU's pauses) and its
-counters (dirty and remaining pages). Packets are written one by one; nothing of the trace stays in memory.
+One track per actor holds every event as an instant with its fields as arguments; a machine's parts lie below it.
+Arrows lead from a kick or a call to the wake-up that handled it. Below the actor's track come its slices (the
+migration's phases, the vCPU's pauses) and its counters (dirty and remaining pages). Packets are written one by one;
+nothing of the trace stays in memory.
 """
 
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ class PerfettoWriter:
         self._builder = StreamingTraceProtoBuilder(file)
         self._tracks: dict[tuple[str, str], int] = {}
         self._open_slices: set[int] = set()
-        self._bells: dict[tuple[str, int | str], int] = {}
+        self._bells: dict[tuple[str, str, int | str], int] = {}
         self._last_time = 0
         self._write_track(_ROOT_TRACK, "vdev", parent=None, rank=0)
 
@@ -51,7 +52,7 @@ class PerfettoWriter:
         """Append one record. Raises OSError when the file cannot take it."""
         time = round(record.time * 1_000_000_000)
         self._last_time = max(self._last_time, time)
-        self._write_instant(time, self._track(record.actor), record.event)
+        self._write_instant(time, record.actor, record.event)
         match record.event:
             case PhaseChanged(after=after):
                 self._replace_slice(time, self._track(record.actor, _PHASES), after)
@@ -72,9 +73,13 @@ class PerfettoWriter:
         key = (actor, part)
         if key in self._tracks:
             return self._tracks[key]
-        parent = self._track(actor) if part else _ROOT_TRACK
+        machine, _, name = actor.rpartition("/")
+        if part:
+            parent, name = self._track(actor), part
+        else:
+            parent = self._track(machine) if machine else _ROOT_TRACK
         uuid = self._tracks[key] = _ROOT_TRACK + 1 + len(self._tracks)
-        self._write_track(uuid, part or actor, parent=parent, rank=uuid, counter=counter)
+        self._write_track(uuid, name, parent=parent, rank=uuid, counter=counter)
         return uuid
 
     def _write_track(self, uuid: int, name: str, *, parent: int | None, rank: int, counter: bool = False) -> None:
@@ -90,30 +95,32 @@ class PerfettoWriter:
             track.counter.unit_name = "pages"
         self._builder.write_packet(packet)
 
-    def _write_instant(self, time: int, track: int, event: Event) -> None:
-        packet, track_event = self._track_event(time, track, TrackEvent.TYPE_INSTANT)
+    def _write_instant(self, time: int, actor: str, event: Event) -> None:
+        packet, track_event = self._track_event(time, self._track(actor), TrackEvent.TYPE_INSTANT)
         track_event.name = type(event).__name__
         for field in fields(event):
             annotation = track_event.debug_annotations.add()
             annotation.name = field.name
             _set_value(annotation, getattr(event, field.name))
+        # Both guests of a migration count from 1: an arrow must not lead from one machine to the other.
+        side = "destination" if actor.split("/")[0] == "destination" else "source"
         match event:
             case Kick(queue=queue, number=number):
-                track_event.flow_ids.extend(self._arrows("kick", queue, number, number))
+                track_event.flow_ids.extend(self._arrows((side, "kick", queue), number, number))
             case KickHandled(queue=queue, first=first, last=last):
-                track_event.terminating_flow_ids.extend(self._arrows("kick", queue, first, last))
+                track_event.terminating_flow_ids.extend(self._arrows((side, "kick", queue), first, last))
             case Call(device=device, number=number):
-                track_event.flow_ids.extend(self._arrows("call", device, number, number))
+                track_event.flow_ids.extend(self._arrows((side, "call", device), number, number))
             case CallHandled(device=device, first=first, last=last):
-                track_event.terminating_flow_ids.extend(self._arrows("call", device, first, last))
+                track_event.terminating_flow_ids.extend(self._arrows((side, "call", device), first, last))
         self._builder.write_packet(packet)
 
-    def _arrows(self, kind: str, bell_name: int | str, first: int, last: int) -> Iterator[int]:
+    def _arrows(self, bell_name: tuple[str, str, int | str], first: int, last: int) -> Iterator[int]:
         """Yield the flow id of each ring of one bell.
 
         The id depends on the bell and the number only: records of two processes may arrive in either order.
         """
-        bell = self._bells.setdefault((kind, bell_name), len(self._bells) + 1)
+        bell = self._bells.setdefault(bell_name, len(self._bells) + 1)
         for number in range(max(first, last - _ARROWS_PER_WAKE_UP + 1), last + 1):
             yield (bell << 48 | number & (1 << 48) - 1) & (1 << 64) - 1
 
