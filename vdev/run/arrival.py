@@ -5,7 +5,7 @@ from typing import Any
 
 import trio
 
-from host_migrator.destination import StreamHeader
+from host_migrator.machine import StreamHeader
 from vdev.events import EventStream
 from vdev.memory import GuestMemory
 from vdev.run.host import ProcessHost, open_host

@@ -6,18 +6,39 @@ from typing import Any
 from host_migrator.errors import DirtyLogLost, MigrationFailed, MigrationInDoubt
 from host_migrator.figures import SourceFigures
 from host_migrator.strategies import CommandId, NoHints, Strategy
+from spec.balloon import PAGE_FRAME_SIZE
 from vdev.devices.balloon import BalloonDevice
-from vdev.errors import VdevError
+from vdev.errors import UserError, VdevError
 from vdev.run.options import MigrateOptions
 from vdev.run.report import Outcome, PageCounts, Progress, Report, RoundFigures, Verified
+from vdev.schedule import Schedule
 from vdev.vcpu import GuestDied
 
-__all__ = ["add_figures", "add_verdict", "make_strategy", "new_report", "outcome_of", "progress_of"]
+__all__ = ["add_figures", "add_verdict", "inflate", "make_strategy", "new_report", "outcome_of", "progress_of"]
+
+
+_INFLATE_INTERVAL = 0.1
+_INFLATE_LOOKS = 600
 
 
 def make_strategy(name: str, balloon: BalloonDevice) -> Strategy:
     """Return the strategy called `name`."""
     return NoHints() if name == "none" else CommandId(balloon.hinting)
+
+
+async def inflate(balloon: BalloonDevice, size: int, schedule: Schedule) -> None:
+    """Ask for a balloon of `size` bytes and wait until the guest has filled it.
+
+    Raises UserError when it has not after a minute.
+    """
+    target = size // PAGE_FRAME_SIZE
+    if target:
+        balloon.set_target(target)
+    for _ in range(_INFLATE_LOOKS):
+        if balloon.actual >= target:
+            return
+        await schedule.sleep("host", _INFLATE_INTERVAL)
+    raise UserError(f"the guest put {balloon.actual} of {target} pages into the balloon in a minute; inflate less")
 
 
 def new_report(options: MigrateOptions, dirty_log: str) -> Report:

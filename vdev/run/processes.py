@@ -14,14 +14,13 @@ from host_migrator.link import Link, SocketLink
 from host_migrator.query import Fate, ask_fate
 from host_migrator.rounds import Limits, Phase
 from host_migrator.source import Source
-from spec.balloon import PAGE_FRAME_SIZE
 from vdev.errors import UserError, VdevError
 from vdev.events import EventStream
 from vdev.run.address import Address, connect, parse_address
 from vdev.run.host import ProcessHost, open_host
 from vdev.run.local_destination import LocalDestination, start_destination
 from vdev.run.options import MigrateOptions
-from vdev.run.outcome import add_figures, add_verdict, make_strategy, new_report, outcome_of, progress_of
+from vdev.run.outcome import add_figures, add_verdict, inflate, make_strategy, new_report, outcome_of, progress_of
 from vdev.run.proof import prove
 from vdev.run.report import Outcome, Progress, Report
 from vdev.run.shape import MachineShape, guest_config
@@ -35,7 +34,6 @@ Resolve = Callable[[UUID], Awaitable[Fate]]
 _DISPLAY_INTERVAL = 0.1
 _HEAD_RUN = 0.3
 """Seconds that the guest works before it is moved."""
-_INFLATE_LOOKS = 600
 _QUERY_INTERVAL = 0.5
 
 
@@ -96,16 +94,7 @@ async def _boot(host: ProcessHost, options: MigrateOptions, shape: MachineShape,
     await host.machine.resume()
     host.balloon.request_statistics()
     await schedule.sleep("host", _HEAD_RUN)
-    if options.inflate_size:
-        target = options.inflate_size // PAGE_FRAME_SIZE
-        host.balloon.set_target(target)
-        for _ in range(_INFLATE_LOOKS):
-            if host.balloon.actual >= target:
-                return
-            await schedule.sleep("host", _DISPLAY_INTERVAL)
-        raise UserError(
-            f"the guest put {host.balloon.actual} of {target} pages into the balloon in a minute; inflate less"
-        )
+    await inflate(host.balloon, options.inflate_size, schedule)
 
 
 class _Migration:
