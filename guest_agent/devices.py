@@ -1,4 +1,4 @@
-"""The guest's devices: finding them on the bus, giving each driver its piece of RAM, finding both again after a move."""
+"""The guest's devices: found on the bus, each driver given its piece of RAM, both found again after a move."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

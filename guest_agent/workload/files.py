@@ -17,6 +17,9 @@ __all__ = ["Files"]
 _PIECE = 64
 """Pages that one operation reads at most."""
 
+_MOST_DROPPED = 2
+"""Objects that one operation drops at most; each can be 4 MiB."""
+
 _ENTRIES_PER_STEP = 128
 """A guest that was moved walks the directory again, but not all at once: that would add to the downtime."""
 
@@ -47,19 +50,18 @@ class Files(Workload):
         if objects.count and objects.tag_of(objects.count - 1) & _READING:
             self._go_on_reading()
             return
-        used, choice = objects.page_count, random.random()
+        used = objects.page_count
+        wants_more = used < self.pages_of(self.options.low_water) or random.random() < 0.5
         if used >= self.pages_of(self.options.high_water):
-            self.drop_some(random, 8)
-        elif used < self.pages_of(self.options.low_water) or choice < 0.6:
-            if not self._start_reading(random):
-                self._drop_or_modify(random, choice)
-        else:
-            self._drop_or_modify(random, choice)
+            self.drop_some(random, _MOST_DROPPED)
+        elif not (wants_more and self._start_reading(random)):
+            self._drop_or_modify(random)
 
-    def _drop_or_modify(self, random: np.random.Generator, choice: float) -> None:
-        if not self.objects.count or choice < 0.25:
-            self.drop_some(random, 4)
-        else:
+    def _drop_or_modify(self, random: np.random.Generator) -> None:
+        # Never below the low water mark: where there is no directory, the cache would be empty in the end.
+        if self.objects.page_count >= self.pages_of(self.options.low_water) and random.random() < 0.25:
+            self.drop_some(random, _MOST_DROPPED)
+        elif self.objects.count:
             rows = random.integers(0, self.objects.count, int(random.integers(1, 9)))
             self.objects.rewrite(np.unique(rows), random)
 
@@ -119,7 +121,7 @@ class Files(Workload):
         self.catalogue.require_readable(self.options.files)
 
     def warm_up(self, random: np.random.Generator) -> None:
-        """Read files, in order and again from the first, until RAM is full; then drop the newest half of them."""
+        """Read files, in order and again from the first, until RAM is full; then drop the newest of them."""
         self.boot(random)
         objects, failed_count, number = self.objects, 0, 0
         while objects.page_count < self.pages_of(self.options.full_water) and failed_count < len(self.catalogue.parts):
@@ -130,9 +132,7 @@ class Files(Workload):
             else:
                 failed_count += 1
             number = (number + 1) % len(self.catalogue.parts)
-        target = self.pages_of((self.options.low_water + self.options.high_water) / 2)
-        while objects.page_count > target:
-            objects.drop(np.arange(max(objects.count - 64, 0), objects.count))
+        objects.drop_last(objects.page_count - self.pages_of((self.options.low_water + self.options.high_water) / 2))
 
     def _read_whole(self, number: int) -> bool:
         if not self._read(number, 0):

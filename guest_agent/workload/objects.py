@@ -147,6 +147,14 @@ class Objects:
         self._page_count[0] -= freed_count
         return freed_count
 
+    def drop_last(self, page_count: int) -> int:
+        """Free the newest objects, as many as it takes to free at least `page_count` pages; return the pages freed."""
+        if page_count <= 0:
+            return 0
+        sizes = self._pages_of.array[: self.count][::-1].astype(np.int64)
+        wanted = int(np.searchsorted(np.cumsum(sizes), page_count)) + 1
+        return self.drop(np.arange(max(self.count - wanted, 0), self.count))
+
     def _blocks_of(self, rows: _Indices) -> _Indices:
         first, last = self._first.take(rows).astype(np.int64), self._last.take(rows)
         single = first == last
