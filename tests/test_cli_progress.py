@@ -22,7 +22,7 @@ def test_a_line_is_written_for_each_stage_and_once_a_second():
     display = LineDisplay(file, clock)
     for millisecond in range(0, 2500, 10):
         clock.time = millisecond / 1000
-        display.show(make_progress("bulk", 1, elapsed=clock.time))
+        display.show(make_progress("bulk", 1, elapsed=clock.time, wire_bytes=millisecond))
     display.show(make_progress("rounds", 2, elapsed=clock.time))
     lines = file.getvalue().splitlines()
     assert [line.split()[:3] for line in lines] == [
@@ -37,6 +37,21 @@ def test_a_line_says_what_was_sent_skipped_and_is_left():
     file = StringIO()
     LineDisplay(file).show(make_progress())
     assert file.getvalue() == "  500 ms  bulk stage: 8.00 MiB sent, 3.91 MiB to go, 3.91 MiB skipped, 954 MiB/s\n"
+
+
+def test_nothing_is_repeated_while_nothing_moves():
+    file, clock = StringIO(), Clock()
+    display = LineDisplay(file, clock)
+    for second in range(100):
+        clock.time = second
+        display.show(make_progress("waiting", total_count=0, elapsed=second))
+    assert file.getvalue() == "    0 us  waiting\n"
+
+
+def test_the_destination_loads_where_the_source_sends():
+    file = StringIO()
+    LineDisplay(file).show(make_progress("loading", skipped_count=0))
+    assert "8.00 MiB loaded, 3.91 MiB to go, 954 MiB/s" in file.getvalue()
 
 
 class BrokenPipe(StringIO):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -206,6 +207,12 @@ def test_a_report_of_nothing_can_be_shown():
 def test_a_guest_that_outran_the_link_is_named():
     assert "past the limit" in table_of(make_report(converged=False))
     assert "past the limit" not in table_of(make_report())
+
+
+def test_a_destination_shows_what_it_knows_and_no_more():
+    table = table_of(make_report(strategy="", dirty_log="", rounds=[]))
+    assert "checked 12,345 pages" in table
+    assert not re.search("downtime|strategy|skipped|resent|round", table)
 
 
 def test_many_rounds_are_cut_in_the_middle():

@@ -47,23 +47,30 @@ def describe_stage(progress: Progress) -> str:
     return "bulk stage" if progress.phase == "bulk" else progress.phase
 
 
+def _carried(progress: Progress) -> str:
+    return "loaded" if progress.phase == "loading" else "sent"
+
+
 class LineDisplay:
-    """A line when the stage changes, and at most one a second in between."""
+    """A line when the stage changes, and at most one a second in between when something has moved."""
 
     def __init__(self, file: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._file: IO[str] | None = file
         self._clock = clock
         self._stage = ""
+        self._figures = ""
         self._next_line = 0.0
 
     def show(self, progress: Progress) -> None:
         """Write a line if it is time to. A reader who has gone away is written to no more."""
-        stage, now = describe_stage(progress), self._clock()
-        if self._file is None or (stage == self._stage and now < self._next_line):
+        stage, figures, now = describe_stage(progress), _figures(progress), self._clock()
+        if self._file is None:
             return
-        self._stage, self._next_line = stage, now + _LINE_SECONDS
+        if stage == self._stage and (now < self._next_line or figures == self._figures):
+            return
+        self._stage, self._figures, self._next_line = stage, figures, now + _LINE_SECONDS
         try:
-            print(f"{format_duration(progress.elapsed):>8}  {stage}{_figures(progress)}", file=self._file, flush=True)
+            print(f"{format_duration(progress.elapsed):>8}  {stage}{figures}", file=self._file, flush=True)
         except OSError:
             self._file = None
 
@@ -72,10 +79,11 @@ def _figures(progress: Progress) -> str:
     if not progress.total_count:
         return ""
     parts = [
-        f"{format_size(progress.wire_bytes)} sent",
+        f"{format_size(progress.wire_bytes)} {_carried(progress)}",
         f"{format_size(progress.remaining_count * PAGE_SIZE)} to go",
-        f"{format_size(progress.skipped_count * PAGE_SIZE)} skipped",
     ]
+    if progress.skipped_count:
+        parts.append(f"{format_size(progress.skipped_count * PAGE_SIZE)} skipped")
     if progress.bytes_per_second:
         parts.append(format_bandwidth(progress.bytes_per_second))
     return f": {', '.join(parts)}"
@@ -121,8 +129,9 @@ class LiveDisplay:
 
     def _figures(self, progress: Progress) -> str:
         """Return as many figures as the terminal has room for, each of a fixed width so that nothing jumps."""
-        skipped_size = progress.skipped_count * PAGE_SIZE
-        parts = [f"{format_size(progress.wire_bytes):>8} sent", f"{format_size(skipped_size):>8} skipped"]
+        parts = [f"{format_size(progress.wire_bytes):>8} {_carried(progress)}"]
+        if progress.phase != "loading":
+            parts.append(f"{format_size(progress.skipped_count * PAGE_SIZE):>8} skipped")
         parts.append(f"{format_bandwidth(progress.bytes_per_second):>10}")
         part_count = max(0, self._progress.console.width - 40) // 17
         return "  ".join(parts[:part_count])

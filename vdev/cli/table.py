@@ -27,7 +27,10 @@ _IN_WORDS = {
 
 
 def render_report(report: Report, console: Console) -> str:
-    """Return the report as text for `console`: its width, its colours if it has any."""
+    """Return the report as text for `console`: its width, its colours if it has any.
+
+    The report of a destination, which knows no strategy, is shorter: what only the source knows is left out.
+    """
     if console.width < _NARROWEST:
         # Let the terminal wrap: a long line does less harm than a missing digit.
         console.width = _NARROWEST
@@ -47,11 +50,13 @@ def _facts(report: Report) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("guest", _verdict(report))
-    overrun = "" if report.converged else ", past the limit: the guest wrote faster than the link carries"
-    table.add_row("downtime", f"{format_duration(report.downtime_seconds)}{overrun}")
-    table.add_row("total time", format_duration(report.total_seconds))
+    if report.strategy:
+        overrun = "" if report.converged else ", past the limit: the guest wrote faster than the link carries"
+        table.add_row("downtime", f"{format_duration(report.downtime_seconds)}{overrun}")
+        table.add_row("total time", format_duration(report.total_seconds))
     table.add_row("on the wire", _wire(report))
-    table.add_row("strategy", f"{report.strategy}, {report.ring} ring, {report.dirty_log} dirty log")
+    if report.strategy:
+        table.add_row("strategy", f"{report.strategy}, {report.ring} ring, {report.dirty_log} dirty log")
     hints = _list(report.hints)
     if hints:
         table.add_row("hints", hints)
@@ -99,13 +104,9 @@ def _table(*headers: str) -> Table:
 def _pages(report: Report) -> Table:
     pages = report.pages
     table = _table("pages", "count", "size", "of RAM")
-    rows = {
-        "guest RAM": pages.total,
-        "sent": pages.sent,
-        "zero": pages.zero,
-        "skipped by hints": pages.skipped,
-        "resent": pages.resent,
-    }
+    rows = {"guest RAM": pages.total, "sent": pages.sent, "zero": pages.zero}
+    if report.strategy:
+        rows |= {"skipped by hints": pages.skipped, "resent": pages.resent}
     for name, count in rows.items():
         share = f"{100 * count / pages.total:.1f} %" if pages.total else ""
         table.add_row(name, format_count(count), format_size(count * PAGE_SIZE), share)
