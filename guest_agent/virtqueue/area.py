@@ -27,6 +27,7 @@ from vdev.memory.pages import PAGE_SHIFT
 __all__ = ["Note", "QueueArea"]
 
 _PAGE_SHIFT = np.int64(PAGE_SHIFT)
+_NOTES_SIZE: int = NOTES.sizeof()
 
 
 def offset_of(dtype: np.dtype[Any], name: str) -> int:
@@ -89,7 +90,7 @@ class QueueArea:
         self.used = used_bytes.data.cast("H")
         self.used_view = memory.view(self.addresses.device, used_ring(size))
         self.used_ring = self.used_view["ring"]
-        self.notes = self.bytes[: NOTES.sizeof()].data.cast("I")
+        self.notes = self.bytes[:_NOTES_SIZE].data.cast("I")
         self.indirect_tables = self.bytes[layout.indirect :].data
 
         # Where the parts behind the index stand: 16-bit words, and the used ring in bytes.
@@ -104,6 +105,11 @@ class QueueArea:
         self.free: npt.NDArray[np.uint16] = by_slot["free"]
         self.links: npt.NDArray[np.uint16] = by_slot["link"]
         self.descriptor_counts: npt.NDArray[np.uint16] = by_slot["descriptor_count"]
+        self.token_words = self.tokens.data
+        self.writable_size_words = self.writable_sizes.data
+        self.free_words = self.free.data
+        self.link_words = self.links.data
+        self.descriptor_count_words = self.descriptor_counts.data
         self._slot_parts = [(layout.descriptor, DESCRIPTOR.sizeof())] + [
             (layout.chain_notes + offset_of(by_slot.dtype, name), by_slot.dtype[name].base.itemsize)
             for name in by_slot.dtype.names or ()
@@ -133,9 +139,9 @@ class QueueArea:
 
         Raises NoQueueHere.
         """
-        if address % PAGE_SIZE or not memory.contains(address, NOTES.sizeof()):
+        if address % PAGE_SIZE or not memory.contains(address, _NOTES_SIZE):
             raise NoQueueHere(f"{address:#x} does not begin a page of RAM")
-        notes = memory.bytes_view(address, NOTES.sizeof()).data.cast("I")
+        notes = memory.bytes_view(address, _NOTES_SIZE).data.cast("I")
         size, indirect_capacity = notes[Note.SIZE], notes[Note.INDIRECT_CAPACITY]
         if (
             notes[Note.MAGIC] != AREA_MAGIC
@@ -170,14 +176,14 @@ class QueueArea:
 
     def mark_notes(self) -> None:
         """Tell the dirty log that a word of `notes` was stored."""
-        self.mark(0, NOTES.sizeof())
+        self.mark(0, _NOTES_SIZE)
 
     def mark_slots(self, slots: npt.ArrayLike) -> None:
         """Tell the dirty log that everything at the index of these descriptors was stored, but for `free`."""
         marks = self._memory.page_marks
         if marks is None:
             return
-        indices = np.asarray(slots, np.int64)
+        indices = np.atleast_1d(np.asarray(slots, np.int64))
         offsets = np.concatenate([offset + indices * item_size for offset, item_size in self._slot_parts])
         marks.mark_pages(self._first_page + (offsets >> _PAGE_SHIFT))
 

@@ -5,6 +5,7 @@ descriptor table is not asked again: the device could have changed it.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +56,6 @@ class Descriptors:
         segments = [(address, size, 0) for address, size in readable]
         segments += [(address, size, _WRITE) for address, size in writable]
         use_indirect = self._choose_indirect(len(segments), indirect)
-        writable_size = sum(size for _, size in writable)
         self._check_buffer(segments, token)
         free_count = self._notes[Note.FREE_COUNT]
         needed_count = 1 if use_indirect else len(segments)
@@ -63,23 +63,19 @@ class Descriptors:
             raise QueueFull(f"{needed_count} descriptors needed, {free_count} free")
 
         area = self._area
-        slots: list[int] = area.free[free_count - needed_count : free_count][::-1].tolist()
-        head = slots[0]
+        slots = area.free_words[free_count - needed_count : free_count].tolist()
+        slots.reverse()
+        head: int = slots[0]
         if use_indirect:
-            table_offset = area.layout.indirect_table_size * head
-            self._store_chain(area.indirect_tables, table_offset, segments, range(len(segments)))
-            table_size = len(segments) * _DESCRIPTOR_SIZE
-            area.mark(area.layout.indirect + table_offset, table_size)
-            table_address = area.address + area.layout.indirect + table_offset
-            _pack_descriptor(area.table, _DESCRIPTOR_SIZE * head, table_address, table_size, _INDIRECT, 0)
+            self._store_indirect(head, segments)
         else:
             self._store_chain(area.table, 0, segments, slots)
-            area.links[slots[:-1]] = slots[1:]
-        area.tokens[head] = token
-        area.writable_sizes[head] = writable_size
-        area.descriptor_counts[head] = needed_count
+            for slot, successor in pairwise(slots):
+                area.link_words[slot] = successor
+        area.token_words[head] = token
+        area.writable_size_words[head] = sum([size for _, size in writable])
+        area.descriptor_count_words[head] = needed_count
         area.mark_slots(slots)
-
         self._notes[Note.FREE_COUNT] = free_count - needed_count
         area.mark_notes()
         return head
@@ -96,13 +92,24 @@ class Descriptors:
             raise ValueError("a buffer needs a segment")
         if len(segments) > self._area.size:
             raise ValueError(f"{len(segments)} segments in a queue of {self._area.size}")
+        total_size = 0
         for address, size, _ in segments:
+            total_size += size
             if not (0 <= address <= _LIMIT_64 and 0 <= size < _CHAIN_SIZE_LIMIT):
                 raise ValueError(f"no descriptor can hold address {address:#x}, {size} bytes")
-        if sum(size for _, size, _ in segments) > _CHAIN_SIZE_LIMIT:
+        if total_size > _CHAIN_SIZE_LIMIT:
             raise ValueError("a buffer of more than 2^32 bytes")
         if not 0 <= token <= _LIMIT_64:
             raise ValueError(f"token {token} is not a 64-bit number")
+
+    def _store_indirect(self, head: int, segments: list[tuple[int, int, int]]) -> None:
+        area = self._area
+        offset = area.layout.indirect_table_size * head
+        size = len(segments) * _DESCRIPTOR_SIZE
+        self._store_chain(area.indirect_tables, offset, segments, range(len(segments)))
+        area.mark(area.layout.indirect + offset, size)
+        address = area.address + area.layout.indirect + offset
+        _pack_descriptor(area.table, _DESCRIPTOR_SIZE * head, address, size, _INDIRECT, 0)
 
     @staticmethod
     def _store_chain(
@@ -148,18 +155,35 @@ class Descriptors:
         area.mark_notes()
         return slots
 
-    def release(self, heads: npt.NDArray[np.int64], descriptor_counts: npt.NDArray[np.int64]) -> None:
-        """Free all descriptors of these chains, of so many descriptors each."""
+    def release(self, head: int) -> None:
+        """Free all descriptors of a chain."""
         area = self._area
+        count = area.descriptor_count_words[head]
+        area.descriptor_count_words[head] = 0
+        area.mark_slots(head)
+        free_count = self._notes[Note.FREE_COUNT]
+        slot = head
+        for place in range(free_count, free_count + count):
+            area.free_words[place] = slot
+            slot = area.link_words[slot]
+        self._note_freed(count)
+
+    def release_batch(self, heads: npt.NDArray[np.int64]) -> None:
+        """Free all descriptors of many distinct chains."""
+        area = self._area
+        slots, left = heads, area.descriptor_counts[heads].astype(np.int64)
         area.descriptor_counts[heads] = 0
         area.mark_slots(heads)
-        first = free_count = self._notes[Note.FREE_COUNT]
-        slots, left = heads, descriptor_counts
+        first = place = self._notes[Note.FREE_COUNT]
         while len(slots):
-            area.free[free_count : free_count + len(slots)] = slots
-            free_count += len(slots)
+            area.free[place : place + len(slots)] = slots
+            place += len(slots)
             longer = left > 1
             slots, left = area.links[slots[longer]].astype(np.int64), left[longer] - 1
-        area.mark(area.free_offset + 2 * first, 2 * (free_count - first))
-        self._notes[Note.FREE_COUNT] = free_count
-        area.mark_notes()
+        self._note_freed(place - first)
+
+    def _note_freed(self, count: int) -> None:
+        free_count = self._notes[Note.FREE_COUNT]
+        self._area.mark(self._area.free_offset + 2 * free_count, 2 * count)
+        self._notes[Note.FREE_COUNT] = free_count + count
+        self._area.mark_notes()

@@ -184,10 +184,9 @@ class SplitDriverQueue:
             raise DeviceViolation(
                 _USED_RING, f"id {head} in a table of {self.size}", queue=self.number, descriptor=head
             )
-        count = int(area.descriptor_counts[head])
-        if not count or head in self._unpublished_heads():
+        if not area.descriptor_count_words[head] or head in self._unpublished_heads():
             raise DeviceViolation(_USED_RING, "an id that the device does not hold", queue=self.number, descriptor=head)
-        writable_size = int(area.writable_sizes[head])
+        writable_size = area.writable_size_words[head]
         if written_size > writable_size:
             raise DeviceViolation(
                 _USED_RING,
@@ -195,8 +194,9 @@ class SplitDriverQueue:
                 queue=self.number,
                 descriptor=head,
             )
-        used = Used(int(area.tokens[head]), written_size, head)
-        self._release(np.array([head]), np.array([count]))
+        used = Used(area.token_words[head], written_size, head)
+        self._descriptors.release(head)
+        self._note_collected([head])
         return used
 
     def collect_batch(self, limit: int | None = None) -> UsedBatch:
@@ -210,8 +210,7 @@ class SplitDriverQueue:
         heads, written_sizes = entries["id"].astype(np.int64), entries["len"].astype(np.int64)
         count = _prefix(heads < self.size)
         heads, written_sizes = heads[:count], written_sizes[:count]
-        descriptor_counts = area.descriptor_counts[heads].astype(np.int64)
-        clean = (descriptor_counts > 0) & (written_sizes <= area.writable_sizes[heads].astype(np.int64))
+        clean = (area.descriptor_counts[heads] > 0) & (written_sizes <= area.writable_sizes[heads].astype(np.int64))
         clean &= self._is_first(heads)
         unpublished = self._unpublished_heads()
         if unpublished:
@@ -221,7 +220,8 @@ class SplitDriverQueue:
             return self._take_one_by_one(1)
         heads = heads[:count]
         batch = UsedBatch(area.tokens[heads], written_sizes[:count], heads)
-        self._release(heads, descriptor_counts[:count])
+        self._descriptors.release_batch(heads)
+        self._note_collected(heads.tolist())
         return batch
 
     def _take_one_by_one(self, count: int) -> UsedBatch:
@@ -270,12 +270,11 @@ class SplitDriverQueue:
         heads: list[int] = self._area.available_ring[self._ring_places(published, count)].tolist()
         return heads
 
-    def _release(self, heads: npt.NDArray[np.int64], descriptor_counts: npt.NDArray[np.int64]) -> None:
-        self._descriptors.release(heads, descriptor_counts)
+    def _note_collected(self, heads: list[int]) -> None:
         self._notes[Note.LAST_USED] = (self._notes[Note.LAST_USED] + len(heads)) & 0xFFFF
         self._area.mark_notes()
         if self._events.listening:
-            self._events.emit(UsedCollected(self.number, tuple(heads.tolist())))
+            self._events.emit(UsedCollected(self.number, tuple(heads)))
 
     # Notification suppression
 
