@@ -101,7 +101,7 @@ class Guest:
         if self._now is None:
             self._due, self._housekeeping_due = now + self._delay, now
         self._now = now
-        if now >= self._housekeeping_due:
+        if now >= self._housekeeping_due and not self._devices_pending:
             self._housekeeping_due = now + _HOUSEKEEPING_INTERVAL
             self._devices.report_free_pages()
             self._devices_pending = True
