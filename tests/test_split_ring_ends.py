@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 
+import guest_agent.virtqueue.split as driver_side
+import vdev.virtqueue.split as device_side
 from guest_agent.virtqueue import NoQueueHere, QueueFull, SplitDriverQueue, Used
+from guest_agent.virtqueue.area import QueueArea
 from spec.split_area import split_area
 from spec.split_ring import MAX_QUEUE_SIZE
-from tests.split_ring_setup import AREA, make_ends, make_features
+from tests.split_ring_setup import AREA, MarkChecker, make_ends, make_features
 from vdev.errors import GuestAddressError
 from vdev.events import ChainsMadeAvailable, ChainsPopped, ChainsUsed, EventStream, UsedCollected
 from vdev.memory import GuestMemory, PageMarks
 from vdev.virtqueue import Chain, ChainBatch, QueueAddresses, Segment, SplitDeviceQueue
+from vdev.virtqueue.rings import Rings
 
 
 def fill(ends, count, *, writable=True, first_token=0):
@@ -116,32 +120,73 @@ def test_a_device_that_found_nothing_is_kicked_for_the_next_buffer(event_idx):
         ends.driver.collect()
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 12])
-def test_what_is_published_while_a_batch_is_taken_kicks(count, monkeypatch):
-    # The device takes a batch and does not look again. Whenever during that call the driver publishes one more
-    # buffer, either it is in the batch or the driver kicks. The driver acts at each of the device's fences.
-    import vdev.virtqueue.split as split
+def interrupt(monkeypatch, moment, act, *steps):
+    """Do `act` once, just before the step number `moment` of those that are methods or functions (owner, name)."""
+    numbers = iter(range(1000))
 
-    real_fence = split.full_fence
-    for moment in range(4):
-        ends = make_ends(16)
-        fill(ends, count)
+    def wrap(real):
+        def step(*arguments):
+            if next(numbers) == moment:
+                act()
+            return real(*arguments)
+
+        return step
+
+    for owner, name in steps:
+        monkeypatch.setattr(owner, name, wrap(getattr(owner, name)))
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 40])
+@pytest.mark.parametrize("moment", range(6))
+def test_what_is_published_while_a_batch_is_taken_kicks(count, moment, monkeypatch):
+    # The device takes one batch and does not look again. Wherever in that call the driver publishes one more buffer,
+    # either it is in the batch or the driver kicks; and so it is with one published after the call.
+    ends = make_ends(64)
+    kicked = []
+
+    def publish_one():
+        fill(ends, 1)
         ends.driver.publish()
-        ends.driver.should_kick()
-        kicked, fences = [], iter(range(100))
+        kicked.append(ends.driver.should_kick())
 
-        def act(ends=ends, kicked=kicked, fences=fences, moment=moment):
-            real_fence()
-            if next(fences) == moment:
-                fill(ends, 1)
-                ends.driver.publish()
-                kicked.append(ends.driver.should_kick())
-
-        monkeypatch.setattr(split, "full_fence", act)
-        monkeypatch.setattr(split, "load_fence", act)
+    fill(ends, count)
+    ends.driver.publish()
+    ends.driver.should_kick()
+    with monkeypatch.context() as patch:
+        steps = (device_side, "full_fence"), (device_side, "load_fence"), (Rings, "store_used_word")
+        interrupt(patch, moment, publish_one, *steps)
         batch = ends.device.pop_batch()
-        assert len(batch) == count + len(kicked) or kicked == [True]
-        monkeypatch.undo()
+    if len(batch) < count + len(kicked):
+        assert kicked == [True]
+    else:
+        publish_one()
+        assert kicked[-1]
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 40])
+@pytest.mark.parametrize("moment", range(6))
+def test_what_is_used_while_a_batch_is_collected_calls(count, moment, monkeypatch):
+    ends = make_ends(64)
+    called = []
+
+    def push_one():
+        ends.device.push(ends.device.pop().head, 0)
+        called.append(ends.device.should_call())
+
+    fill(ends, 64)
+    ends.driver.publish()
+    for _ in range(count):
+        push_one()
+    called.clear()
+    with monkeypatch.context() as patch:
+        steps = (driver_side, "full_fence"), (driver_side, "load_fence"), (QueueArea, "store_available_word")
+        interrupt(patch, moment, push_one, *steps)
+        batch = ends.driver.collect_batch()
+    if len(batch.heads) < count + len(called):
+        assert called == [True]
+    else:
+        push_one()
+        assert called[-1]
 
 
 def test_with_event_idx_a_busy_device_is_kicked_once_for_many_buffers():
@@ -187,6 +232,51 @@ def test_with_event_idx_both_flags_stay_0():
     ends.driver.disable_calls()
     assert ends.memory.read(ends.driver.addresses.driver, 2) == bytes(2)
     assert ends.memory.read(ends.driver.addresses.device, 2) == bytes(2)
+
+
+# The dirty log
+
+
+def test_every_kind_of_store_is_marked_where_each_part_has_pages_of_its_own():
+    ends = make_ends(4096, marks=True, start=65536 - 100)
+    marks = MarkChecker(ends)
+
+    def step(*results):
+        """Each call's stores must be marked by that call."""
+        marks.check()
+        return results[-1] if results else None
+
+    for lap in range(2):
+        step(ends.driver.add([(0, 8)], [(8, 8), (16, 8)], 1, indirect=False))
+        step(ends.driver.add([(0, 8)], [(8, 8), (16, 8)], 2, indirect=True))
+        step(fill(ends, 4090))
+        step(ends.driver.publish())
+        step(ends.driver.should_kick())
+        first = step(ends.device.pop())
+        rest = step(ends.device.pop_batch())
+        step(ends.device.push_batch(rest.heads[::-1], np.zeros(len(rest), np.int64)))
+        step(ends.device.push(first.head, 16))
+        for _ in range(2):
+            step(ends.driver.collect())
+        assert len(step(ends.driver.collect_batch()).heads) == 4090
+        for switch in (ends.driver.disable_calls, ends.device.disable_kicks):
+            step(switch())
+        for switch in (ends.driver.enable_calls, ends.device.enable_kicks):
+            step(switch())
+        assert ends.driver.free_count == 4096, lap
+
+
+def test_flags_are_marked_too():
+    ends = make_ends(4096, event_idx=False, marks=True)
+    marks = MarkChecker(ends)
+    for switch in (
+        ends.driver.disable_calls,
+        ends.device.disable_kicks,
+        ends.driver.enable_calls,
+        ends.device.enable_kicks,
+    ):
+        switch()
+        marks.check()
 
 
 # Both ends move

@@ -25,7 +25,7 @@ from vdev.memory.order import full_fence, load_fence, store_fence
 __all__ = ["SplitDriverQueue"]
 
 _SMALL_BATCH = 8
-"""Below so many buffers one by one is quicker than numpy."""
+"""Below so many buffers one by one is quicker than numpy (benchmarks/bench_split_ring.py)."""
 
 _COUNT_LIMIT = 0x1_0000
 """A count that has got here covers every value a 16-bit index can have, and need not go on."""
@@ -173,6 +173,7 @@ class SplitDriverQueue:
             return None
         used = self._take()
         self._arm_calls(self._notes[Note.LAST_USED])
+        self._tell_collected([used.head])
         return used
 
     def _take(self) -> Used:
@@ -196,7 +197,7 @@ class SplitDriverQueue:
             )
         used = Used(area.token_words[head], written_size, head)
         self._descriptors.release(head)
-        self._note_collected([head])
+        self._note_collected(1)
         return used
 
     def collect_batch(self, limit: int | None = None) -> UsedBatch:
@@ -221,7 +222,8 @@ class SplitDriverQueue:
         heads = heads[:count]
         batch = UsedBatch(area.tokens[heads], written_sizes[:count], heads)
         self._descriptors.release_batch(heads)
-        self._note_collected(heads.tolist())
+        self._note_collected(count)
+        self._tell_collected(heads.tolist())
         return batch
 
     def _take_one_by_one(self, count: int) -> UsedBatch:
@@ -233,6 +235,7 @@ class SplitDriverQueue:
                 if taken:
                     break  # It is in front now, and the next call raises it.
                 raise
+        self._tell_collected([used.head for used in taken])
         return UsedBatch(
             np.array([used.token for used in taken], np.uint64),
             np.array([used.written_size for used in taken], np.int64),
@@ -270,10 +273,12 @@ class SplitDriverQueue:
         heads: list[int] = self._area.available_ring[self._ring_places(published, count)].tolist()
         return heads
 
-    def _note_collected(self, heads: list[int]) -> None:
-        self._notes[Note.LAST_USED] = (self._notes[Note.LAST_USED] + len(heads)) & 0xFFFF
+    def _note_collected(self, count: int) -> None:
+        self._notes[Note.LAST_USED] = (self._notes[Note.LAST_USED] + count) & 0xFFFF
         self._area.mark_notes()
-        if self._events.listening:
+
+    def _tell_collected(self, heads: list[int]) -> None:
+        if self._events.listening and heads:
             self._events.emit(UsedCollected(self.number, tuple(heads)))
 
     # Notification suppression

@@ -1,6 +1,7 @@
 """The device's side of a split virtqueue (virtio 1.4, "Split Virtqueues")."""
 
 import struct
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,8 @@ from vdev.virtqueue.rings import FLAGS, IDX, Rings
 
 __all__ = ["SplitDeviceQueue"]
 
-_SMALL_BATCH = 8
-"""Below so many chains one by one is quicker than numpy."""
+_SMALL_BATCH = 16
+"""Below so many chains one by one is quicker than numpy (benchmarks/bench_split_ring.py)."""
 
 _COUNT_LIMIT = 0x1_0000
 """A count that has got here covers every value a 16-bit index can have, and need not go on."""
@@ -83,6 +84,7 @@ class SplitDeviceQueue:
             # So that a pop which finds nothing may be believed: whatever comes after that look kicks.
             self._rings.store_used_word(self._rings.avail_event_word, self._next_avail)
             full_fence()
+        self._tell_popped([chain.head])
         return chain
 
     def _take(self) -> Chain:
@@ -99,8 +101,6 @@ class SplitDeviceQueue:
         chain = self._table.chain(head)
         self._outstanding[head] = 1
         self._next_avail = (self._next_avail + 1) & 0xFFFF
-        if self._events.listening:
-            self._events.emit(ChainsPopped(self.number, (head,)))
         return chain
 
     def pop_batch(self, limit: int | None = None) -> ChainBatch:
@@ -119,8 +119,7 @@ class SplitDeviceQueue:
             return self._take_one_by_one(1)
         self._outstanding_flags[batch.heads] = 1
         self._next_avail = (self._next_avail + len(batch)) & 0xFFFF
-        if self._events.listening:
-            self._events.emit(ChainsPopped(self.number, tuple(batch.heads.tolist())))
+        self._tell_popped(batch.heads)
         return batch
 
     def _take_one_by_one(self, count: int) -> ChainBatch:
@@ -132,7 +131,13 @@ class SplitDeviceQueue:
                 if chains:
                     break  # It is in front now, and the next call raises it.
                 raise
-        return ChainBatch.of(chains)
+        batch = ChainBatch.of(chains)
+        self._tell_popped(batch.heads)
+        return batch
+
+    def _tell_popped(self, heads: Iterable[int]) -> None:
+        if self._events.listening and (popped := tuple(map(int, heads))):
+            self._events.emit(ChainsPopped(self.number, popped))
 
     def _pending_count(self) -> int:
         count = (self._rings.available[IDX] - self._next_avail) & 0xFFFF
