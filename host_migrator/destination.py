@@ -1,9 +1,8 @@
 """The destination: loads a guest, has it stand ready, and runs it only when the source lets go."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import trio
@@ -11,6 +10,7 @@ import trio
 from host_migrator.errors import LinkClosed, MalformedRecord, MigrationRevoked, UnexpectedRecord
 from host_migrator.figures import DestinationFigures
 from host_migrator.link import Link
+from host_migrator.machine import DestinationMachine, StreamHeader
 from host_migrator.populate import PopulateAhead
 from host_migrator.query import Fate
 from host_migrator.stream import (
@@ -34,51 +34,12 @@ from host_migrator.stream import (
 )
 from vdev.errors import VdevError
 from vdev.events import SILENT, Emitter, RunLoaded
-from vdev.memory import GuestMemory
 from vdev.schedule import Schedule
 
-__all__ = ["Destination", "DestinationMachine", "StreamHeader"]
+__all__ = ["Destination"]
 
 
 ItemT = TypeVar("ItemT", bound=Item)
-
-
-@dataclass(frozen=True)
-class StreamHeader:
-    """What the source says first: which migration, guest RAM as (address, size) pairs, what starts the guest."""
-
-    migration_id: UUID
-    regions: tuple[tuple[int, int], ...]
-    config: dict[str, Any]
-
-
-class DestinationMachine(Protocol):
-    """The machine that the guest moves into, as the destination needs it."""
-
-    @property
-    def memory(self) -> GuestMemory:
-        """Fresh guest RAM, all zero, with the regions of the stream's header."""
-        ...
-
-    async def restore_devices(self, states: Sequence[tuple[str, bytes]]) -> None:
-        """Give each device its state; raises a VdevError for one that makes no sense."""
-        ...
-
-    async def load_vcpu(self, state: bytes) -> None:
-        """Have the guest stand ready with its vCPU's state, halted."""
-        ...
-
-    async def run(self) -> None:
-        """Let the guest go."""
-        ...
-
-    async def verify(self) -> dict[str, Any]:
-        """Have the guest check all that it relies on; return its verdict (JSON-ready)."""
-        ...
-
-    async def discard(self) -> None:
-        """Give all up; the guest never ran."""
-        ...
 
 
 class Destination:

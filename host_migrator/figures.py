@@ -22,8 +22,8 @@ class SourceFigures:
     `sent_count` pages went with their content, `zero_count` as ranges of zeros; `resent_count` is the part of both
     that had gone before. `skipped_count` pages never went, because a hint said that they were free:
     sent + zero - resent + skipped = page_count at the end. `converged` is false when the guest had to be stopped
-    because it ran out of rounds. `downtime_seconds` runs from before the guest was asked to stop until the destination said that
-    it runs there.
+    because it ran out of rounds. `downtime_seconds` runs from before the guest was asked to stop
+    until the destination said that it runs there.
     """
 
     page_count: int

@@ -1,7 +1,6 @@
 """The source: sends guest RAM while the guest runs, stops it, hands it over, or lets it go on as if nothing was."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -12,6 +11,7 @@ from host_migrator.dirty_log import DirtyLog
 from host_migrator.errors import DestinationLost, DestinationRefused, LinkClosed, MigrationInDoubt, StreamError
 from host_migrator.figures import RoundFigures, SourceFigures
 from host_migrator.link import Link
+from host_migrator.machine import SourceMachine
 from host_migrator.page_set import PageSet
 from host_migrator.query import Fate
 from host_migrator.rounds import PHASES, Decision, Limits, Phase, RateMeter, decide
@@ -37,41 +37,13 @@ from host_migrator.stream import (
 )
 from spec.stream import PAYLOAD_SIZE
 from vdev.events import SILENT, DirtyLogSynced, Emitter, PhaseChanged, RunSent
-from vdev.memory import PAGE_SIZE, GuestMemory, PageRanges
+from vdev.memory import PAGE_SIZE, PageRanges
 from vdev.schedule import Schedule
 
-__all__ = ["Source", "SourceMachine"]
+__all__ = ["Source"]
 
 _PACE = 0.05
 _HEAD_START_LOOKS = 10
-
-
-class SourceMachine(Protocol):
-    """The guest and its devices, as the source needs them."""
-
-    @property
-    def memory(self) -> GuestMemory:
-        """Guest RAM."""
-        ...
-
-    def guest_config(self) -> dict[str, Any]:
-        """Return what the destination needs to build the same machine (JSON-ready)."""
-        ...
-
-    async def pause(self) -> bytes:
-        """Stop the vCPU and the devices, so that nobody writes guest RAM any more; return the vCPU's state.
-
-        If it raises or is cancelled, the guest goes on.
-        """
-        ...
-
-    async def resume(self) -> None:
-        """Let the guest and the devices go on where `pause` stopped them."""
-        ...
-
-    def save_devices(self) -> Sequence[tuple[str, bytes]]:
-        """Return each device's name and state, while paused."""
-        ...
 
 
 async def _nobody_knows(migration_id: UUID) -> Fate:
@@ -136,8 +108,8 @@ class Source:
     async def run(self) -> SourceFigures:
         """Migrate; return when the guest runs at the destination and has checked itself.
 
-        Raises DestinationLost, DestinationRefused (the guest goes on here), MigrationInDoubt (it stays stopped here), or
-        what the machine or the dirty log raises (it goes on here). The same holds when cancelled, unless the
+        Raises DestinationLost, DestinationRefused (the guest goes on here), MigrationInDoubt (it stays stopped here),
+        or what the machine or the dirty log raises (it goes on here). The same holds when cancelled, unless the
         destination was told to run the guest: then the answer is awaited first.
         """
         self._began = self._schedule.now()

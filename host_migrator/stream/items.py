@@ -1,4 +1,4 @@
-"""What a stream says, record by record, RAM apart: small values that go in to `build_record` and come out of a parser."""
+"""What a stream says, record by record, RAM apart: values that go in to `build_record` and come out of a parser."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Generator
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import construct
+import numpy as np
 import xxhash
 
 from host_migrator.errors import (
@@ -22,12 +23,26 @@ from host_migrator.errors import (
 from host_migrator.stream import items
 from host_migrator.stream.loader import RamLoader
 from host_migrator.stream.order import Order, State
+from spec.layout import dtype_of
 from spec.stream import MAGIC, MAX_BODY_SIZE, PREAMBLE, RECORD_HEADER, REGION, ROUND, RUN, TOTALS, VERSION, RecordType
 from vdev.memory import PAGE_SIZE
 
 __all__ = ["StreamParser"]
 
+_KINDS = {int(kind): kind for kind in RecordType}
+_HEADER = dtype_of(RECORD_HEADER)
 _Steps = Generator[memoryview, None, None]
+
+
+class _Header(NamedTuple):
+    """RECORD_HEADER's fields in order; read with numpy, for construct costs more than a page."""
+
+    type: int
+    flags: int
+    entry_count: int
+    body_size: int
+    body_checksum: int
+    header_checksum: int
 
 
 class StreamParser:
@@ -105,13 +120,13 @@ class StreamParser:
             raise MalformedRecord(f"pages of {fields.page_size} bytes; here they have {PAGE_SIZE}", 0)
         self._item = items.Preamble(UUID(bytes=fields.migration_id))
 
-    def _header(self, raw: bytearray, start: int) -> tuple[RecordType, construct.Container[Any]]:
-        fields = RECORD_HEADER.parse(raw)
+    def _header(self, raw: bytearray, start: int) -> tuple[RecordType, "_Header"]:
+        fields = _Header(*np.frombuffer(raw, _HEADER)[0].item())
         if xxhash.xxh32_intdigest(bytes(raw[:-4])) != fields.header_checksum:
             raise WrongChecksum("a record's header was damaged", start)
-        if fields.type not in RecordType:
+        kind = _KINDS.get(fields.type)
+        if kind is None:
             raise UnknownRecord(f"record type {fields.type}", start)
-        kind = RecordType(fields.type)
         if fields.flags:
             raise UnknownRecord(f"{kind.name} with flags {fields.flags:#x}", start)
         following = self._order[self.state]
@@ -123,7 +138,7 @@ class StreamParser:
         self.state = following[kind]
         return kind, fields
 
-    def _ram_data(self, fields: Any, start: int) -> _Steps:
+    def _ram_data(self, fields: _Header, start: int) -> _Steps:
         loader = self._loader(start)
         table_size = fields.entry_count * RUN.sizeof()
         if not 0 < table_size < fields.body_size:
@@ -137,7 +152,7 @@ class StreamParser:
         self._item = _loaded(loader)
 
     @staticmethod
-    def _check(fields: Any, start: int, *body: memoryview | bytearray) -> None:
+    def _check(fields: _Header, start: int, *body: memoryview | bytearray) -> None:
         checksum = xxhash.xxh3_64()
         for part in body:
             checksum.update(part)

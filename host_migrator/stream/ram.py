@@ -51,7 +51,7 @@ class RamEncoder:
         zero: list[Pages] = []
         bounds = [0, *np.searchsorted(pages, self._region_firsts[1:]).tolist(), len(pages)]
         for region, first_page, low, high in zip(
-            self._memory.regions, self._region_firsts.tolist(), bounds, bounds[1:], strict=True
+            self._memory.regions, self._region_firsts.tolist(), bounds[:-1], bounds[1:], strict=True
         ):
             for start in range(low, high, self._page_limit):
                 part = pages[start : min(start + self._page_limit, high)]
@@ -63,23 +63,25 @@ class RamEncoder:
         copy = self._copy[: len(pages)]
         source = region.backing.data.reshape(-1, PAGE_SIZE)
         start = int(pages[0]) - first_page
-        if int(pages[-1]) - int(pages[0]) + 1 == len(pages):
+        contiguous = int(pages[-1]) - int(pages[0]) + 1 == len(pages)
+        if contiguous:
             if _is_hole(region, start * PAGE_SIZE, len(pages) * PAGE_SIZE):
                 zero.append(pages)
                 return
             np.copyto(copy, source[start : start + len(pages)])
         else:
             np.take(source, pages - first_page, axis=0, out=copy, mode="clip")
-        filled = np.bitwise_or.reduce(copy.view(np.uint64), axis=1) != 0
-        if not filled.all():
+        bits = np.bitwise_or.reduce(copy.view(np.uint64), axis=1)
+        if not bits.all():
+            filled = bits != 0
             zero.append(pages[~filled])
             pages = pages[filled]
             if not len(pages):
                 return
             packed = self._packed[: len(pages)]
             np.compress(filled, copy, axis=0, out=packed)
-            copy = packed
-        runs = PageRanges.of_pages(pages)
+            copy, contiguous = packed, False
+        runs = PageRanges.of((int(pages[0]), int(pages[-1]) + 1)) if contiguous else PageRanges.of_pages(pages)
         self._note(runs, "data")
         self.data_count += len(pages)
         yield seal(RecordType.RAM_DATA, len(runs.first), self._table(runs), copy.reshape(-1).data)
