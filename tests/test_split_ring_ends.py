@@ -238,7 +238,7 @@ def test_with_event_idx_both_flags_stay_0():
 
 
 def test_every_kind_of_store_is_marked_where_each_part_has_pages_of_its_own():
-    ends = make_ends(4096, marks=True, start=65536 - 100)
+    ends = make_ends(MAX_QUEUE_SIZE, marks=True, start=65536 - 100)
     marks = MarkChecker(ends)
 
     def step(*results):
@@ -249,21 +249,21 @@ def test_every_kind_of_store_is_marked_where_each_part_has_pages_of_its_own():
     for lap in range(2):
         step(ends.driver.add([(0, 8)], [(8, 8), (16, 8)], 1, indirect=False))
         step(ends.driver.add([(0, 8)], [(8, 8), (16, 8)], 2, indirect=True))
-        step(fill(ends, 4090))
+        step(fill(ends, MAX_QUEUE_SIZE - 6))
         step(ends.driver.publish())
         step(ends.driver.should_kick())
         first = step(ends.device.pop())
         rest = step(ends.device.pop_batch())
-        step(ends.device.push_batch(rest.heads[::-1], np.zeros(len(rest), np.int64)))
+        step(ends.device.push_batch(np.roll(rest.heads, 1000), np.zeros(len(rest), np.int64)))
         step(ends.device.push(first.head, 16))
         for _ in range(2):
             step(ends.driver.collect())
-        assert len(step(ends.driver.collect_batch()).heads) == 4090
+        assert len(step(ends.driver.collect_batch()).heads) == MAX_QUEUE_SIZE - 6
         for switch in (ends.driver.disable_calls, ends.device.disable_kicks):
             step(switch())
         for switch in (ends.driver.enable_calls, ends.device.enable_kicks):
             step(switch())
-        assert ends.driver.free_count == 4096, lap
+        assert ends.driver.free_count == MAX_QUEUE_SIZE, lap
 
 
 def test_flags_are_marked_too():
