@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import vdev.virtqueue.descriptor_batch as descriptor_batch
@@ -352,7 +352,6 @@ def taken_from(device, take):
     return chains, None
 
 
-@settings(max_examples=200)
 @given(ring=hostile_rings())
 def test_both_paths_and_the_model_agree_on_any_table(ring):
     table, indirect_table, heads, indirect = ring

@@ -209,4 +209,4 @@ class SplitRing(RuleBasedStateMachine):
 
 
 TestSplitRing = SplitRing.TestCase
-TestSplitRing.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestSplitRing.settings = settings(stateful_step_count=60)
