@@ -15,6 +15,7 @@ import trio.testing
 from guest_agent.kernel import Guest, GuestConfig
 from host_migrator.destination import Destination
 from host_migrator.dirty_log import CooperativeDirtyLog
+from host_migrator.errors import MigrationFailed, MigrationInDoubt
 from host_migrator.link import LoopLink
 from host_migrator.machine import StreamHeader
 from host_migrator.rounds import Limits
@@ -127,13 +128,20 @@ class LoopArrival:
             await self._host.vcpu.end()
 
 
-def migrate(options: MigrateOptions, *, events: EventStream, on_progress: Callable[[Progress], None]) -> Report:
+def migrate(
+    options: MigrateOptions,
+    *,
+    events: EventStream,
+    on_progress: Callable[[Progress], None],
+    cut_link_after: int | None = None,
+) -> Report:
     """Run a whole migration in one loop of its own and report; seconds are the mock clock's.
 
-    Events go to `events` stamped by the mock clock. Raises UserError when the guest cannot be started as asked.
+    Events go to `events` stamped by the mock clock. The link breaks after `cut_link_after` bytes, if given. Raises
+    UserError when the guest cannot be started as asked.
     """
     clock = trio.testing.MockClock()
-    result = trio.run(_Run(options, clock, events, on_progress).main, clock=clock)
+    result = trio.run(_Run(options, clock, events, on_progress, cut_link_after).main, clock=clock)
     if isinstance(result, UserError):
         raise result
     return result
@@ -146,8 +154,10 @@ class _Run:
         clock: trio.testing.MockClock,
         events: EventStream,
         on_progress: Callable[[Progress], None],
+        cut_link_after: int | None,
     ) -> None:
         self._options = options
+        self._cut_link_after = cut_link_after
         self._schedule = SeededSchedule(options.seed, clock)
         self._events = EventStream(self._schedule.now)
         if events.listening:
@@ -179,6 +189,8 @@ class _Run:
 
     async def _move(self, host: LoopHost, nursery: trio.Nursery) -> None:
         ours, theirs = LoopLink.pair(self._schedule, bandwidth=_BANDWIDTH)
+        if self._cut_link_after is not None:
+            ours.cut_after(self._cut_link_after)
         arrival = LoopArrival(nursery, self._schedule, self._events)
         destination = Destination(
             theirs, arrival.make, self._schedule, events=self._events.emitter("destination/loader")
@@ -193,15 +205,19 @@ class _Run:
             migration_id=UUID(int=self._options.seed),
             events=self._events.emitter("migrator"),
         )
-        nursery.start_soon(destination.run)
+        nursery.start_soon(_take_over, destination)
         nursery.start_soon(self._show, source)
         try:
             await source.run()
+        except MigrationFailed:
+            verdict = await prove(host.machine, self._schedule, operations=0)
+            add_verdict(self._report, verdict, at="source")
+            raise
         finally:
             add_figures(self._report, source.figures, host.balloon)
+        if source.figures.verdict is None:
+            raise MigrationInDoubt(f"the guest moved, but did not say how it is: {source.figures.verdict_missing}")
         verdict = source.figures.verdict
-        if verdict is None:
-            raise RuntimeError(f"a loop lost its own verdict: {source.figures.verdict_missing}")
         self._report.outcome = Outcome.MISMATCHED if verdict["mismatched"] else Outcome.COMPLETED
         add_verdict(self._report, verdict, at="destination")
 
@@ -211,3 +227,10 @@ class _Run:
             elapsed = self._schedule.now() - began
             self._on_progress(progress_of(source.phase, source.figures, source.remaining_count, elapsed))
             await self._schedule.sleep("display", 0.1)
+
+
+async def _take_over(destination: Destination) -> None:
+    try:
+        await destination.run()
+    except VdevError:
+        return  # The source was told why, or sees the end of the link.

@@ -1,6 +1,5 @@
 """From what happened to a report: figures, errors and verdicts in the words of `vdev.run.report`."""
 
-import resource
 from typing import Any
 
 from host_migrator.errors import DirtyLogLost, MigrationFailed, MigrationInDoubt
@@ -83,7 +82,6 @@ def add_figures(report: Report, figures: SourceFigures, balloon: BalloonDevice) 
         "inflation_returned_bytes": balloon.inflation.returned_size,
         "reported_pages": balloon.reporting.reported_count,
         "reporting_returned_bytes": balloon.reporting.returned_size,
-        "host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 

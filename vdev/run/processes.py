@@ -159,6 +159,7 @@ class _Migration:
                 nursery.cancel_scope.cancel()
         finally:
             add_figures(self._report, source.figures, self._host.balloon)
+            self._report.memory["host_beyond_ram_bytes"] = _memory_beyond_guest_ram()
         if source.phase is not Phase.COMPLETED:
             self._host.vcpu.raise_if_gone()
         return error or self._take_verdict(source)
@@ -210,3 +211,10 @@ async def _ask_until_known(address: Address, migration_id: UUID) -> Fate:
             await trio.sleep(_QUERY_INTERVAL)
         finally:
             await link.close()
+
+
+def _memory_beyond_guest_ram() -> int:
+    """Return the bytes this process has in memory besides what it shares with the guest (anonymous and file pages)."""
+    with open("/proc/self/status") as status:
+        sizes = dict(line.split(":", 1) for line in status)
+    return sum(int(sizes[kind].split()[0]) * 1024 for kind in ("RssAnon", "RssFile"))
