@@ -69,8 +69,9 @@ class LineDisplay:
         if stage == self._stage and (now < self._next_line or figures == self._figures):
             return
         self._stage, self._figures, self._next_line = stage, figures, now + _LINE_SECONDS
+        elapsed = format_duration(progress.elapsed) if progress.elapsed else ""
         try:
-            print(f"{format_duration(progress.elapsed):>8}  {stage}{figures}", file=self._file, flush=True)
+            print(f"{elapsed:>8}  {stage}{figures}", file=self._file, flush=True)
         except OSError:
             self._file = None
 

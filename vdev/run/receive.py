@@ -38,9 +38,11 @@ async def receive(
         nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
         arrival = Arrival(nursery, FreeSchedule(), events)
         receiver = _Receiver(arrival, FreeSchedule(), events, on_progress, report)
+        on_progress(_stage(f"waiting at {listener.address}"))
         try:
             await receiver.take_one(listener, nursery)
             if not exit_when_verified and report.outcome is Outcome.COMPLETED:
+                on_progress(_stage("the guest has checked itself and runs here"))
                 await arrival.host.vcpu.wait_ended()
                 report.outcome, report.error = Outcome.GUEST_DIED, "the guest died after it had moved here"
         finally:
@@ -56,6 +58,11 @@ async def _cancel_on_signal(scope: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             scope.cancel()
+
+
+def _stage(phase: str) -> Progress:
+    """Return a moment in which nothing is loaded."""
+    return Progress(phase, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
 
 
 class _Receiver:
@@ -132,7 +139,7 @@ class _Receiver:
             elapsed = self._schedule.now() - began
             self._on_progress(
                 Progress(
-                    phase="waiting" if not figures.stream_size else "loading",
+                    phase="loading",
                     round=figures.round_count + 1,
                     remaining_count=figures.remaining_count,
                     total_count=figures.page_count,
