@@ -317,3 +317,12 @@ def test_ctrl_c_ends_the_run_with_one_line(tmp_path):
     assert errors == b"vdev migrate: interrupted\n"
     assert run.returncode == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_loop_and_one_seed_write_the_same_trace_twice(vdev, tmp_path):
+    for suffix in ("jsonl", "pftrace"):
+        first, second = tmp_path / f"1.{suffix}", tmp_path / f"2.{suffix}"
+        for path in (first, second):
+            assert vdev(f"migrate --in-one-loop --ram 4MiB --seed 7 --trace {path}").status == 0
+        assert first.read_bytes() == second.read_bytes()
+        assert first.stat().st_size > 10_000

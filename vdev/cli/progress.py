@@ -77,7 +77,7 @@ class LineDisplay:
 
 
 def _figures(progress: Progress) -> str:
-    if not progress.total_count:
+    if not (progress.wire_bytes or progress.remaining_count):
         return ""
     parts = [
         f"{format_size(progress.wire_bytes)} {_carried(progress)}",
