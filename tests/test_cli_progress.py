@@ -44,7 +44,7 @@ def test_nothing_is_repeated_while_nothing_moves():
     display = LineDisplay(file, clock)
     for second in range(100):
         clock.time = second
-        display.show(make_progress("waiting", total_count=0, elapsed=second))
+        display.show(make_progress("waiting", wire_bytes=0, remaining_count=0, elapsed=second))
     assert file.getvalue() == "          waiting\n"
 
 

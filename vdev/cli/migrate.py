@@ -25,6 +25,8 @@ Exit status:
     3  the destination or the link was lost; the guest goes on at the source
     4  the guest died
     5  the destination has everything, but its last word did not arrive
+    6  the source could not follow the guest's writes; the guest goes on there
+    6  the migration could not go on for another reason; the guest goes on at the source
   130  interrupted
 """
 
