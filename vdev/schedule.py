@@ -51,7 +51,7 @@ class FreeSchedule:
 
     async def sleep(self, actor: str, seconds: float) -> None:
         """Sleep for `seconds` of real time."""
-        await trio.sleep(seconds)
+        await trio.sleep(max(seconds, 0.0))
 
 
 class SeededSchedule:

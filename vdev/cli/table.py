@@ -23,6 +23,7 @@ _IN_WORDS = {
     Outcome.GUEST_DIED: "the guest itself died",
     Outcome.IN_DOUBT: "the destination has everything, but its last word did not arrive; look there",
     Outcome.FAILED: "the guest goes on at the source",
+    Outcome.FAILED: "the migration could not go on; the guest goes on at the source",
     Outcome.INTERRUPTED: "the migration was stopped from the keyboard",
 }
 

@@ -52,7 +52,9 @@ def outcome_of(error: VdevError) -> Outcome:
             return Outcome.IN_DOUBT
         case MigrationFailed():
             return Outcome.DESTINATION_LOST
-        case GuestDied() | DirtyLogLost():
+        case DirtyLogLost():
+            return Outcome.FAILED
+        case GuestDied():
             return Outcome.GUEST_DIED
     raise error
 

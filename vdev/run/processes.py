@@ -9,7 +9,7 @@ from uuid import UUID
 import trio
 
 from host_migrator.dirty_log import CooperativeDirtyLog, DirtyLog, KernelDirtyLog, kernel_log_missing
-from host_migrator.errors import LinkClosed, MigrationFailed, MigrationInDoubt, StreamError
+from host_migrator.errors import DirtyLogLost, LinkClosed, MigrationFailed, MigrationInDoubt, StreamError
 from host_migrator.link import Link, SocketLink
 from host_migrator.query import Fate, ask_fate
 from host_migrator.rounds import Limits, Phase
@@ -32,6 +32,7 @@ __all__ = ["migrate"]
 Resolve = Callable[[UUID], Awaitable[Fate]]
 
 _DISPLAY_INTERVAL = 0.1
+_DEATH_GRACE = 2.0
 _HEAD_RUN = 0.3
 """Seconds that the guest works before it is moved."""
 _QUERY_INTERVAL = 0.5
@@ -130,7 +131,7 @@ class _Migration:
             error = await self._run_source(SocketLink(connection), partial(_ask_until_known, address))
         if error is None:
             return
-        if isinstance(error, MigrationFailed):
+        if isinstance(error, MigrationFailed | DirtyLogLost):
             verdict = await prove(self._host.machine, self._schedule, operations=0)
             add_verdict(self._report, verdict, at="source")
         raise error
@@ -160,6 +161,10 @@ class _Migration:
         finally:
             add_figures(self._report, source.figures, self._host.balloon)
             self._report.memory["host_beyond_ram_bytes"] = _memory_beyond_guest_ram()
+        if isinstance(error, DirtyLogLost):
+            # Most likely because its process died, which takes a moment to show.
+            with trio.move_on_after(_DEATH_GRACE):
+                await self._host.vcpu.wait_ended()
         if source.phase is not Phase.COMPLETED:
             self._host.vcpu.raise_if_gone()
         return error or self._take_verdict(source)

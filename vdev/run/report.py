@@ -15,6 +15,7 @@ class Outcome(StrEnum):
     DESTINATION_LOST = "destination-lost"
     GUEST_DIED = "guest-died"
     IN_DOUBT = "in-doubt"
+    FAILED = "failed"
     INTERRUPTED = "interrupted"
 
     @property
@@ -29,6 +30,7 @@ _EXIT_STATUS = {
     Outcome.DESTINATION_LOST: 3,
     Outcome.GUEST_DIED: 4,
     Outcome.IN_DOUBT: 5,
+    Outcome.FAILED: 6,
     Outcome.INTERRUPTED: 130,
 }
 
