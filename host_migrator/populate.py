@@ -13,14 +13,15 @@ _STEP_SIZE = 4 << 20
 class PopulateAhead:
     """A thread that keeps `ahead_size` bytes of memory behind the stream's place populated. A context manager.
 
-    Each page is populated once at most, and only as far ahead as the stream comes: memory that is never
-    loaded stays unallocated, but for the last window.
+    It populates no more pages than were loaded and a window besides, so a guest with little content in a large memory
+    does not become resident as a whole.
     """
 
     def __init__(self, memory: GuestMemory, ahead_size: int) -> None:
         self._memory = memory
         self._ahead_count = ahead_size // PAGE_SIZE
         self._cursor = 0
+        self._budget = self._ahead_count
         self._stopped = False
         self._moved = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="populate-ahead", daemon=True)
@@ -38,9 +39,10 @@ class PopulateAhead:
             self._moved.notify()
         self._thread.join()
 
-    def advanced(self, cursor: int) -> None:
-        """Say that the stream came to page `cursor`."""
+    def advanced(self, cursor: int, page_count: int) -> None:
+        """Say that the stream brought the content of `page_count` more pages, up to page `cursor`."""
         with self._moved:
+            self._budget += page_count
             if cursor > self._cursor:
                 self._cursor = cursor
                 self._moved.notify()
@@ -61,8 +63,10 @@ class PopulateAhead:
         with self._moved:
             while not self._stopped:
                 first = max(populated, self._cursor)
-                end = min(self._cursor + self._ahead_count, self._memory.page_count)
+                end = min(self._cursor + self._ahead_count, first + self._budget, self._memory.page_count)
                 if first < end and self._cursor:
-                    return first, min(first + _STEP_SIZE // PAGE_SIZE, end)
+                    end = min(first + _STEP_SIZE // PAGE_SIZE, end)
+                    self._budget -= end - first
+                    return first, end
                 self._moved.wait()
         return None

@@ -14,6 +14,7 @@ from host_migrator.link import LoopLink
 from host_migrator.query import Fate
 from host_migrator.source import Source
 from host_migrator.strategies import CommandId
+from vdev.errors import VdevError
 from vdev.memory import PAGE_SIZE, GuestMemory, PageMarks, PageRanges, PrivateBacking, Region
 from vdev.schedule import FreeSchedule
 
@@ -138,6 +139,7 @@ class Move:
     schedule: object = field(default_factory=FreeSchedule)
     bandwidth: float | None = None
     fate: Fate | None = None
+    head_start: float = 0.0
 
     def __post_init__(self) -> None:
         self.here, self.there = LoopLink.pair(self.schedule, bandwidth=self.bandwidth, capacity=64 * 1024)
@@ -154,7 +156,7 @@ class Move:
             return self.fate if self.fate is not None else await self.destination.answer(migration_id)
 
         log = CooperativeDirtyLog(self.guest.memory.page_marks)
-        strategy = CommandId(self.hinting, head_start=0.0)
+        strategy = CommandId(self.hinting, head_start=self.head_start)
         options = {"window_size": 16 * PAGE_SIZE, "payload_size": 8 * PAGE_SIZE, "resolve": resolve, **self.options}
         self.source = Source(self.guest, self.here, log, strategy, self.schedule, **options)
         return self.source, self.destination
@@ -167,13 +169,13 @@ class Move:
         async def run_source():
             try:
                 outcome.source_figures = await source.run()
-            except Exception as error:
+            except (VdevError, OSError) as error:
                 outcome.source_error = error
 
         async def run_destination():
             try:
                 outcome.destination_figures = await destination.run()
-            except Exception as error:
+            except (VdevError, OSError) as error:
                 outcome.destination_error = error
 
         async with trio.open_nursery() as nursery:

@@ -23,15 +23,15 @@ from host_migrator.stream import (
 MIGRATION = UUID(int=0x1234_5678 << 64 | 9)
 
 
-def feed(parser: StreamParser, data: bytes, on_item=lambda item: None) -> list:
-    """Give `data` to the parser as a link would, then the link's end if it still wants something."""
+def feed(parser: StreamParser, data: bytes, on_item=lambda item: None, *, ended: bool = False) -> list:
+    """Give `data` to the parser as a link would; then the link's end, if `ended` or inside a record."""
     found = []
     offset = 0
     while True:
         view = parser.wanted()
         part = data[offset : offset + view.nbytes]
         if len(part) < view.nbytes:
-            return found if not part and offset == len(data) else _end(parser, len(part))
+            return found if not part and not ended else _end(parser, len(part))
         view[:] = part
         offset += len(part)
         item = parser.received()
@@ -44,7 +44,7 @@ def _end(parser, received_size):
     raise parser.truncated(received_size, "the recording ends")
 
 
-def load(data: bytes, memory) -> list:
+def load(data: bytes, memory, *, ended: bool = False) -> list:
     """Parse a whole recording into `memory`."""
     parser = StreamParser(FORWARD, preamble=True)
 
@@ -52,7 +52,7 @@ def load(data: bytes, memory) -> list:
         if isinstance(item, SetUp):
             parser.load_into(RamLoader(memory))
 
-    return feed(parser, data, on_item)
+    return feed(parser, data, on_item, ended=ended)
 
 
 def flat(records) -> bytes:

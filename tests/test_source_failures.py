@@ -3,6 +3,7 @@
 import pytest
 import trio
 import trio.testing
+from migration_setup import Move, SourceGuest, TargetGuest, make_memory, write_pages
 
 from host_migrator.errors import (
     DestinationLost,
@@ -17,7 +18,6 @@ from host_migrator.link import LoopLink
 from host_migrator.query import Fate, ask_fate, receive_query, send_fate
 from host_migrator.rounds import Phase
 from host_migrator.stream import Failed, Ready, Resumed, build_record
-from migration_setup import Move, SourceGuest, TargetGuest, make_memory, write_pages
 from spec.stream import RECORD_HEADER
 from vdev.memory import PAGE_SIZE
 from vdev.schedule import FreeSchedule
@@ -26,7 +26,9 @@ COMMIT_SIZE = RESUMED_SIZE = RECORD_HEADER.sizeof()
 
 
 def small_move(**options) -> Move:
-    move = Move(SourceGuest(make_memory(24 * PAGE_SIZE, marks=True)), TargetGuest(make_memory(24 * PAGE_SIZE)), **options)
+    move = Move(
+        SourceGuest(make_memory(24 * PAGE_SIZE, marks=True)), TargetGuest(make_memory(24 * PAGE_SIZE)), **options
+    )
     write_pages(move.guest.memory, range(0, 24, 2), 1)
     return move
 
@@ -52,7 +54,7 @@ async def test_a_link_cut_at_any_byte_before_the_commit_leaves_the_guest_at_the_
     there, _ = await sizes()
     before_commit = there - COMMIT_SIZE
     # Every byte where records are small, and every hundredth of the pages.
-    places = [*range(0, 400), *range(400, before_commit - 300, 401), *range(before_commit - 300, before_commit)]
+    places = [*range(400), *range(400, before_commit - 300, 401), *range(before_commit - 300, before_commit)]
     for size in places:
         move = small_move()
         move.here.cut_after(size)
@@ -329,7 +331,7 @@ async def test_an_answer_that_comes_too_early_ends_the_migration(item):
     source, _ = move.build()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer_with, move.there, build_record(item))
-        with pytest.raises(MigrationFailed, match="too early|Resumed|too hot|RESUMED"):
+        with pytest.raises(MigrationFailed, match=r"too early|too hot|RESUMED"):
             await source.run()
     assert_guest_goes_on(move)
 

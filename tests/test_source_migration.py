@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
+from migration_setup import MIB, Hinting, Move, SourceGuest, TargetGuest, contents, free, make_memory, write_pages
 
 from host_migrator.figures import RoundFigures
 from host_migrator.rounds import Limits, Phase
-from migration_setup import MIB, Move, Hinting, SourceGuest, TargetGuest, contents, free, make_memory, write_pages
 from vdev.events import DirtyLogSynced, EventStream, PhaseChanged, RunSent
 from vdev.memory import PAGE_SIZE
 from vdev.schedule import FreeSchedule, SeededSchedule
@@ -185,9 +185,8 @@ async def test_a_bandwidth_limit_holds_while_the_guest_runs(autojump_clock):
 
 
 async def test_a_guest_that_says_nothing_costs_at_most_the_head_start(autojump_clock):
-    move = Move()
+    move = Move(head_start=0.1)
     move.build()
-    move.source._strategy.head_start = 0.1
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(move.source.run)
@@ -195,10 +194,20 @@ async def test_a_guest_that_says_nothing_costs_at_most_the_head_start(autojump_c
     assert trio.current_time() - began == pytest.approx(0.1)
 
 
+async def test_a_guest_that_cannot_be_asked_costs_no_head_start(autojump_clock):
+    class Unable(Hinting):
+        def request(self):
+            super().request()
+
+    move = Move(hinting=Unable(), head_start=0.1)
+    began = trio.current_time()
+    await move.go()
+    assert trio.current_time() == began
+
+
 async def test_the_wait_for_hints_ends_when_they_dry_up(autojump_clock):
-    move = Move(hinting=Hinting(lambda hinting: hinting.sink(free((0, 5)))))
+    move = Move(hinting=Hinting(lambda hinting: hinting.sink(free((0, 5)))), head_start=1.0)
     move.build()
-    move.source._strategy.head_start = 1.0
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(move.source.run)

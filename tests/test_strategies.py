@@ -1,9 +1,9 @@
 """What each strategy tells the device, hook by hook."""
 
 import pytest
+from migration_setup import Hinting
 
 from host_migrator.strategies import CommandId, NoHints
-from migration_setup import Hinting
 
 
 def sink(ranges):

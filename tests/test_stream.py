@@ -8,6 +8,8 @@ import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from migration_setup import contents, make_memory
+from stream_setup import MIGRATION, feed, flat, load, record_migration
 
 from host_migrator.errors import UnexpectedRecord
 from host_migrator.stream import (
@@ -35,8 +37,6 @@ from host_migrator.stream import (
 )
 from host_migrator.stream.order import State
 from spec.stream import RECORD_HEADER, RecordType
-from migration_setup import contents, make_memory
-from stream_setup import MIGRATION, feed, flat, load, record_migration
 from vdev.memory import GuestMemory, MemfdBacking, Region
 
 
@@ -183,10 +183,10 @@ def test_the_destination_can_watch_runs_arrive():
     parser = StreamParser(FORWARD, preamble=False)
     parser.state = State.MEMORY
     places = []
-    parser.load_into(RamLoader(target, keep_runs=True, advanced=places.append))
+    parser.load_into(RamLoader(target, keep_runs=True, advanced=lambda *place: places.append(place)))
     items = feed(parser, flat(RamEncoder(source, 8 * 4096).records(np.arange(32))))
     assert items == [RamLoaded(((0, 4, "data"),)), RamLoaded(((4, 12, "zero"), (16, 16, "zero")))]
-    assert places == [4, 32]
+    assert places == [(4, 4)]
 
 
 @pytest.mark.parametrize("order", [FORWARD, BACKWARD])

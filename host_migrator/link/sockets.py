@@ -46,6 +46,8 @@ class SocketLink:
 
     def pending(self) -> bool:
         """Poll the socket."""
+        if self._socket.fileno() < 0:
+            return True
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         return bool(poller.poll(0))

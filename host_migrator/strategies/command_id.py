@@ -21,7 +21,13 @@ class CommandId:
     def __init__(self, hinting: HintingDevice, head_start: float = 0.1) -> None:
         self._hinting = hinting
         self._asked = False
-        self.head_start = head_start
+        self._head_start = head_start
+        self._answer_expected = False
+
+    @property
+    def head_start(self) -> float:
+        """The most seconds to wait for the first hints; none when the guest cannot be asked."""
+        return self._head_start if self._answer_expected else 0.0
 
     def set_up(self, sink: HintSink) -> None:
         """Take the device's hints."""
@@ -35,7 +41,7 @@ class CommandId:
     def after_sync(self, running: bool) -> None:
         """Ask again, or release what the guest holds when nothing more can be skipped."""
         if running:
-            self._hinting.request()
+            self._answer_expected = self._hinting.request() is not None
         else:
             self._finish()
 

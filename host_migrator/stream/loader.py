@@ -20,11 +20,12 @@ _RUN = dtype_of(RUN)
 class RamLoader:
     """Checks every run before a byte of it is stored, and knows which pages were ever written.
 
-    `memory` is fresh: all zero. `advanced` is called with the page behind the last one that a record named.
+    `memory` is fresh: all zero. `advanced` is called for content that comes: with the page behind it, and the number
+    of pages.
     """
 
     def __init__(
-        self, memory: GuestMemory, *, keep_runs: bool = False, advanced: Callable[[int], None] | None = None
+        self, memory: GuestMemory, *, keep_runs: bool = False, advanced: Callable[[int, int], None] | None = None
     ) -> None:
         self.memory = memory
         self.data_count = 0
@@ -47,6 +48,8 @@ class RamLoader:
         self.data_count += runs.page_count
         self._note(runs, "data")
         self._loaded.add_ranges(runs)
+        if self._advanced is not None:
+            self._advanced(int(runs.end[-1]), runs.page_count)
         if len(runs.first) == 1:
             self._pages = np.empty(0, np.int64)
             address = self.memory.address_of(int(runs.first[0]))
@@ -111,8 +114,6 @@ class RamLoader:
         return PageRanges.of((first, first + page_count))
 
     def _note(self, runs: PageRanges, kind: str) -> None:
-        if self._advanced is not None:
-            self._advanced(int(runs.end[-1]))
         if self.keep_runs:
             sizes = (runs.end - runs.first).tolist()
             self.runs += [(first, size, kind) for first, size in zip(runs.first.tolist(), sizes, strict=True)]
