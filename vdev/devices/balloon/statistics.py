@@ -38,8 +38,6 @@ class Statistics:
 
         Raises DriverViolation for a second buffer, one that is not an array of entries, and a writable one.
         """
-        if self.kept_head is not None:
-            raise self._violation("a second buffer in the statistics queue", chain, queue)
         if chain.writable:
             raise self._violation("statistics in a device-writable buffer", chain, queue)
         size = chain.readable_size
@@ -47,6 +45,8 @@ class Statistics:
             raise self._violation(f"{size} bytes are no array of {_ENTRY.itemsize}-byte entries", chain, queue)
         if size > _MOST_ENTRIES * _ENTRY.itemsize:
             raise self._violation(f"{size} bytes of statistics: more entries than there are tags", chain, queue)
+        if self.kept_head is not None:
+            raise self._violation("a second buffer in the statistics queue", chain, queue)
         entries = np.frombuffer(chain.read(self._memory), _ENTRY)
         known = entries[np.isin(entries["tag"], _KNOWN)]
         self.values = {
