@@ -99,7 +99,7 @@ class Guest:
         Pending work of drivers goes first; when an operation of the workload is due too, they take turns.
         """
         if self._now is None:
-            self._due, self._housekeeping_due = now + self._delay, now
+            self._due, self._housekeeping_due = now + self._delay, now + _HOUSEKEEPING_INTERVAL
         self._now = now
         if now >= self._housekeeping_due and not self._devices_pending:
             self._housekeeping_due = now + _HOUSEKEEPING_INTERVAL
