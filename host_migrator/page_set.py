@@ -57,6 +57,12 @@ class PageSet:
         self.count += changed
         return changed
 
+    def add_range(self, first: int, end: int) -> int:
+        """Put in the pages from `first` up to but not including `end`: `add_ranges` for one range."""
+        changed = self._change_one(first, end, present=True)
+        self.count += changed
+        return changed
+
     def remove_ranges(self, ranges: PageRanges) -> int:
         """Take the pages of `ranges` out; returns how many were in. Otherwise as `add_ranges`."""
         changed = self._change(ranges, present=False)

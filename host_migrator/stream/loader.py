@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from host_migrator.errors import MalformedRecord, RangeOutsideRam
 from host_migrator.page_set import PageSet
-from spec.layout import dtype_of
+from spec.layout import dtype_of, struct_of
 from spec.stream import MAX_BODY_SIZE, RUN, RecordType
 from vdev.errors import GuestAddressError
 from vdev.memory import PAGE_SIZE, GuestMemory, PageRanges
@@ -15,6 +15,8 @@ from vdev.memory import PAGE_SIZE, GuestMemory, PageRanges
 __all__ = ["RamLoader"]
 
 _RUN = dtype_of(RUN)
+_ONE_RUN = struct_of(RUN)
+_NO_PAGES = np.empty(0, np.int64)
 
 
 class RamLoader:
@@ -35,29 +37,44 @@ class RamLoader:
         self.runs: list[tuple[int, int, str]] = []
         self._loaded = PageSet(memory.page_count)
         self._staging = np.empty(0, np.uint8)
-        self._pages = np.empty(0, np.int64)
+        self._pages = _NO_PAGES
 
     def begin_data(self, table: memoryview, payload_size: int, offset: int) -> memoryview:
         """Return where the payload of a RAM_DATA record goes: guest RAM itself for one run, a buffer for several.
 
         Raises MalformedRecord or RangeOutsideRam; `offset` is the record's place in the stream.
         """
+        if len(table) == _RUN.itemsize:
+            return self._begin_run(table, payload_size, offset)
         runs = self._checked_runs(table, offset)
-        if runs.page_count * PAGE_SIZE != payload_size:
-            raise MalformedRecord(f"runs of {runs.page_count} pages with {payload_size} bytes", offset)
+        self._check_size(runs.page_count, payload_size, offset)
         self.data_count += runs.page_count
         self._note(runs, "data")
         self._loaded.add_ranges(runs)
         if self._advanced is not None:
             self._advanced(int(runs.end[-1]), runs.page_count)
-        if len(runs.first) == 1:
-            self._pages = np.empty(0, np.int64)
-            address = self.memory.address_of(int(runs.first[0]))
-            return self.memory.bytes_view(address, payload_size).data
         if len(self._staging) < payload_size:
             self._staging = np.empty(MAX_BODY_SIZE[RecordType.RAM_DATA], np.uint8)
         self._pages = runs.to_pages()
         return self._staging[:payload_size].data
+
+    def _begin_run(self, table: memoryview, payload_size: int, offset: int) -> memoryview:
+        # The usual record: no arrays, for they would cost more than the copying of a page.
+        address, first, page_count = self._checked_run(table, offset)
+        self._check_size(page_count, payload_size, offset)
+        self.data_count += page_count
+        if self.keep_runs:
+            self.runs.append((first, page_count, "data"))
+        self._loaded.add_range(first, first + page_count)
+        if self._advanced is not None:
+            self._advanced(first + page_count, page_count)
+        self._pages = _NO_PAGES
+        return self.memory.bytes_view(address, payload_size).data
+
+    @staticmethod
+    def _check_size(page_count: int, payload_size: int, offset: int) -> None:
+        if page_count * PAGE_SIZE != payload_size:
+            raise MalformedRecord(f"runs of {page_count} pages with {payload_size} bytes", offset)
 
     def finish_data(self) -> None:
         """Put the payload in its places, if it is not there already."""
@@ -87,8 +104,6 @@ class RamLoader:
 
     def _checked_runs(self, table: memoryview, offset: int) -> PageRanges:
         runs: npt.NDArray[np.void] = np.frombuffer(table, _RUN)
-        if len(runs) == 1:
-            return self._checked_run(int(runs["address"][0]), int(runs["page_count"][0]), offset)
         address, page_count = runs["address"], runs["page_count"]
         if not len(runs) or not page_count.all() or (address % np.uint64(PAGE_SIZE)).any():
             raise MalformedRecord("a run that is empty or does not begin at a page", offset)
@@ -102,16 +117,15 @@ class RamLoader:
         first = self.memory.pages_of(address)
         return PageRanges(first, first + page_count.astype(np.int64))
 
-    def _checked_run(self, address: int, page_count: int, offset: int) -> PageRanges:
-        # The usual record, and quicker without arrays.
+    def _checked_run(self, table: memoryview, offset: int) -> tuple[int, int, int]:
+        address, page_count = _ONE_RUN.unpack(table)
         if not page_count or address % PAGE_SIZE:
             raise MalformedRecord("a run that is empty or does not begin at a page", offset)
         try:
-            self.memory.locate(address, page_count * PAGE_SIZE)
+            region, within = self.memory.locate(address, page_count * PAGE_SIZE)
         except GuestAddressError as error:
             raise RangeOutsideRam(f"{page_count} pages: {error}", offset) from error
-        first = self.memory.page_of(address)
-        return PageRanges.of((first, first + page_count))
+        return address, self.memory.region_first_page(region) + within // PAGE_SIZE, page_count
 
     def _note(self, runs: PageRanges, kind: str) -> None:
         if self.keep_runs:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import construct
-import numpy as np
 import xxhash
 
 from host_migrator.errors import (
@@ -23,19 +22,20 @@ from host_migrator.errors import (
 from host_migrator.stream import items
 from host_migrator.stream.loader import RamLoader
 from host_migrator.stream.order import Order, State
-from spec.layout import dtype_of
+from spec.layout import struct_of
 from spec.stream import MAGIC, MAX_BODY_SIZE, PREAMBLE, RECORD_HEADER, REGION, ROUND, RUN, TOTALS, VERSION, RecordType
 from vdev.memory import PAGE_SIZE
 
 __all__ = ["StreamParser"]
 
 _KINDS = {int(kind): kind for kind in RecordType}
-_HEADER = dtype_of(RECORD_HEADER)
+_HEADER = struct_of(RECORD_HEADER)
+_RUN_SIZE = RUN.sizeof()
 _Steps = Generator[memoryview, None, None]
 
 
 class _Header(NamedTuple):
-    """RECORD_HEADER's fields in order; read with numpy, for construct costs more than a page."""
+    """RECORD_HEADER's fields in order; read without construct, which costs more than a page."""
 
     type: int
     flags: int
@@ -60,7 +60,8 @@ class StreamParser:
         self._order = order
         self._device_count = 0
         self._item: items.Item | None = None
-        self._where = "before the first record"
+        self._inside: RecordType | None = None
+        self._after: RecordType | None = None
         self._steps = self._parse(preamble)
         self._wanted = next(self._steps)
 
@@ -77,7 +78,13 @@ class StreamParser:
 
     def truncated(self, received_size: int, why: str) -> StreamError:
         """Return the error that says that the link ended after `received_size` bytes of `wanted()`."""
-        return Truncated(f"the link ended {self._where}: {why}", self.offset + received_size)
+        if self._inside is not None:
+            where = f"inside a {self._inside.name} record"
+        elif self._after is not None:
+            where = f"after a {self._after.name} record, before the stream was complete"
+        else:
+            where = "before the first record"
+        return Truncated(f"the link ended {where}: {why}", self.offset + received_size)
 
     def load_into(self, loader: RamLoader) -> None:
         """Say where pages go."""
@@ -93,7 +100,7 @@ class StreamParser:
             start = self.offset
             yield memoryview(header)
             kind, fields = self._header(header, start)
-            self._where = f"inside a {kind.name} record"
+            self._inside = kind
             if kind is RecordType.RAM_DATA:
                 yield from self._ram_data(fields, start)
             else:
@@ -102,7 +109,7 @@ class StreamParser:
                     yield memoryview(body)
                 self._check(fields, start, body)
                 self._item = self._make_item(kind, fields.entry_count, body, start)
-            self._where = f"after a {kind.name} record, before the stream was complete"
+            self._inside, self._after = None, kind
 
     def _preamble(self) -> _Steps:
         raw = bytearray(PREAMBLE.sizeof())
@@ -121,7 +128,7 @@ class StreamParser:
         self._item = items.Preamble(UUID(bytes=fields.migration_id))
 
     def _header(self, raw: bytearray, start: int) -> tuple[RecordType, "_Header"]:
-        fields = _Header(*np.frombuffer(raw, _HEADER)[0].item())
+        fields = _Header(*_HEADER.unpack(raw))
         if xxhash.xxh32_intdigest(bytes(raw[:-4])) != fields.header_checksum:
             raise WrongChecksum("a record's header was damaged", start)
         kind = _KINDS.get(fields.type)
@@ -140,7 +147,7 @@ class StreamParser:
 
     def _ram_data(self, fields: _Header, start: int) -> _Steps:
         loader = self._loader(start)
-        table_size = fields.entry_count * RUN.sizeof()
+        table_size = fields.entry_count * _RUN_SIZE
         if not 0 < table_size < fields.body_size:
             raise MalformedRecord(f"{fields.entry_count} runs in {fields.body_size} bytes", start)
         table = memoryview(bytearray(table_size))
@@ -178,7 +185,7 @@ class StreamParser:
                 config = _json(body[table_size:])
                 return items.SetUp(tuple((int(region.address), int(region.size)) for region in regions), config)
             case RecordType.ZERO_PAGES:
-                if entry_count * RUN.sizeof() != len(body):
+                if entry_count * _RUN_SIZE != len(body):
                     raise MalformedRecord(f"{entry_count} runs in {len(body)} bytes", start)
                 self._loader(start).zero(memoryview(body), start)
                 return _loaded(self._loader(start))

@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from host_migrator.stream.records import Buffer, seal
-from spec.layout import dtype_of
+from spec.layout import dtype_of, struct_of
 from spec.stream import PAYLOAD_SIZE, RUN, RecordType
 from vdev.memory import PAGE_SIZE, GuestMemory, PageRanges, Region
 
 __all__ = ["RamEncoder"]
 
 _RUN = dtype_of(RUN)
+_ONE_RUN = struct_of(RUN)
+_SAMPLE_STEP = 64
 _RUNS_PER_ZERO_RECORD = 4096
 
 Pages = npt.NDArray[np.int64]
@@ -71,9 +73,12 @@ class RamEncoder:
             np.copyto(copy, source[start : start + len(pages)])
         else:
             np.take(source, pages - first_page, axis=0, out=copy, mode="clip")
-        bits = np.bitwise_or.reduce(copy.view(np.uint64), axis=1)
-        if not bits.all():
-            filled = bits != 0
+        words = copy.view(np.uint64)
+        # A few words of each page first: they settle it for most pages that have content.
+        if (
+            not np.bitwise_or.reduce(words[:, ::_SAMPLE_STEP], axis=1).all()
+            and not (filled := np.bitwise_or.reduce(words, axis=1) != 0).all()
+        ):
             zero.append(pages[~filled])
             pages = pages[filled]
             if not len(pages):
@@ -81,9 +86,16 @@ class RamEncoder:
             packed = self._packed[: len(pages)]
             np.compress(filled, copy, axis=0, out=packed)
             copy, contiguous = packed, False
-        runs = PageRanges.of((int(pages[0]), int(pages[-1]) + 1)) if contiguous else PageRanges.of_pages(pages)
-        self._note(runs, "data")
         self.data_count += len(pages)
+        if contiguous:
+            # The usual record, without arrays of one element.
+            table = _ONE_RUN.pack(region.guest_address + start * PAGE_SIZE, len(pages))
+            if self.keep_runs:
+                self.runs.append((int(pages[0]), len(pages), "data"))
+            yield seal(RecordType.RAM_DATA, 1, table, copy.reshape(-1).data)
+            return
+        runs = PageRanges.of_pages(pages)
+        self._note(runs, "data")
         yield seal(RecordType.RAM_DATA, len(runs.first), self._table(runs), copy.reshape(-1).data)
 
     def _zero_records(self, pages: Pages) -> Iterator[list[Buffer]]:

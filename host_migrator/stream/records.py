@@ -4,11 +4,10 @@ import json
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import xxhash
 
 from host_migrator.stream import items
-from spec.layout import dtype_of
+from spec.layout import struct_of
 from spec.stream import MAGIC, PREAMBLE, RECORD_HEADER, REGION, ROUND, TOTALS, VERSION, RecordType
 from vdev.memory import PAGE_SIZE
 
@@ -16,8 +15,7 @@ __all__ = ["Buffer", "build_preamble", "build_record", "seal"]
 
 Buffer = bytes | bytearray | memoryview
 
-_HEADER = dtype_of(RECORD_HEADER)
-_HEADER_CHECKED_SIZE = _HEADER.itemsize - 4
+_HEADER = struct_of(RECORD_HEADER)
 
 
 def build_preamble(migration_id: UUID) -> bytes:
@@ -40,12 +38,7 @@ def seal(kind: RecordType, entry_count: int, *body: Buffer) -> list[Buffer]:
     for part in body:
         checksum.update(part)
         size += memoryview(part).nbytes
-    header = np.zeros((), _HEADER)
-    header["type"] = kind
-    header["entry_count"] = entry_count
-    header["body_size"] = size
-    header["body_checksum"] = checksum.intdigest()
-    raw = header.tobytes()[:_HEADER_CHECKED_SIZE]
+    raw = _HEADER.pack(kind, 0, entry_count, size, checksum.intdigest(), 0)[:-4]
     return [raw + xxhash.xxh32_intdigest(raw).to_bytes(4, "little"), *body]
 
 
