@@ -4,18 +4,19 @@ This is the part of the process that stands for the machine and not for the gues
 vCPU thread would do.
 """
 
+import json
 import os
 import socket
 from typing import Any
 
-from spec.exits import EXIT, MAX_MESSAGE_SIZE, REPLY, ExitKind, ReplyKind
+from spec.exits import EXIT, MAX_FD_COUNT, MAX_MESSAGE_SIZE, REPLY, ExitKind, ReplyKind
 from spec.layout import dtype_of
 from vdev.errors import VdevError
-from vdev.memory import GuestMemory, MemfdBacking, PageMarks, Region
+from vdev.memory import PAGE_SIZE, GuestMemory, MemfdBacking, PageMarks, Region
 from vdev.memory.write_protect import register_for_kernel_log
-from vdev.notify import IoEventfds
+from vdev.notify import EventfdDoorbell, IoEventfds
 
-__all__ = ["HostGone", "ProcessExits", "map_ram", "register_ram"]
+__all__ = ["Hardware", "HostGone", "ProcessExits"]
 
 _REPLY_SIZE = dtype_of(REPLY).itemsize
 
@@ -79,23 +80,51 @@ class ProcessExits:
         return ReplyKind(fields.kind), int(fields.value), message[_REPLY_SIZE:]
 
 
-def map_ram(regions: list[dict[str, int]], marks_fd: int | None) -> GuestMemory:
-    """Map the regions (`fd`, guest-physical `address`, `size`) and the page marks, and close their descriptors."""
-    mapped = [Region(region["address"], MemfdBacking(region["size"], region["fd"])) for region in regions]
-    page_count = sum(region.size for region in mapped) >> 12
-    marks = PageMarks(page_count, marks_fd) if marks_fd is not None else None
-    if marks_fd is not None:
-        os.close(marks_fd)
-    return GuestMemory(mapped, marks)
+class Hardware:
+    """RAM and doorbells as the host's one datagram described them; holds their file descriptors."""
 
+    def __init__(self, description: dict[str, Any], fds: list[int]) -> None:
+        self.interrupt = EventfdDoorbell(fds[description["interrupt"]])
+        self.pause = EventfdDoorbell(fds[description["pause"]])
+        self.ioeventfds = {
+            (bell["address"], bell["value"]): EventfdDoorbell(fds[bell["fd"]]) for bell in description["ioeventfds"]
+        }
+        self.trace = None if description["trace"] is None else fds[description["trace"]]
+        self._regions = [(region["address"], region["size"], fds[region["fd"]]) for region in description["regions"]]
+        self._marks_fd = None if description["marks"] is None else fds[description["marks"]]
+        self._write_protect: bool = description["write_protect"]
+        self._write_protect_fds: list[int] = []
 
-def register_ram(memory: GuestMemory) -> dict[str, Any]:
-    """Register RAM for the kernel's dirty log.
+    @classmethod
+    def receive(cls, connection: socket.socket) -> "Hardware":
+        """Say that the process is up, and take what the host answers. Raises HostGone."""
+        try:
+            connection.send(EXIT.build({"kind": ExitKind.UP, "size": 0, "address": 0, "value": 0}))
+            message, fds, _, _ = socket.recv_fds(connection, MAX_MESSAGE_SIZE, MAX_FD_COUNT)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise HostGone("the host closed the exit socket") from error
+        if not message:
+            raise HostGone("the host closed the exit socket")
+        return cls(json.loads(message), fds)
 
-    Returns why the kernel refused, if it did, and the descriptor that keeps the registration alive.
-    """
-    try:
-        fds = [register_for_kernel_log(region.backing.data.ctypes.data, region.size) for region in memory.regions]
-    except OSError as error:
-        return {"refused": str(error), "fds": []}
-    return {"refused": None, "fds": fds}
+    def map_ram(self) -> GuestMemory:
+        """Map guest RAM and the page marks; the descriptors are closed, the mappings stay."""
+        regions = [Region(address, MemfdBacking(size, fd)) for address, size, fd in self._regions]
+        page_count = sum(region.size for region in regions) // PAGE_SIZE
+        marks = PageMarks(page_count, self._marks_fd) if self._marks_fd is not None else None
+        for fd in (self._marks_fd, *(fd for _, _, fd in self._regions)):
+            if fd is not None:
+                os.close(fd)
+        return GuestMemory(regions, marks)
+
+    def register_ram(self, memory: GuestMemory) -> str | None:
+        """Register RAM for the kernel's dirty log if the host wants that; return why it cannot be had, if so."""
+        if not self._write_protect:
+            return "not asked for"
+        try:
+            for region in memory.regions:
+                address = int(region.backing.data.ctypes.data)
+                self._write_protect_fds.append(register_for_kernel_log(address, region.size))
+        except OSError as error:
+            return error.strerror or str(error)
+        return None

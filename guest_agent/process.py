@@ -5,25 +5,27 @@ import select
 import signal
 import socket
 import time
-from typing import Any
 
-from guest_agent.hardware import HostGone, ProcessExits, map_ram, register_ram
+from guest_agent.hardware import Hardware, HostGone, ProcessExits
 from guest_agent.kernel import Guest, GuestConfig
 from spec.exits import ExitKind, ReplyKind
 from vdev.errors import VdevError
 from vdev.events import SILENT, CallHandled, Emitter
-from vdev.notify import EventfdDoorbell, IoEventfds
+from vdev.notify import IoEventfds
 from vdev.record_pipe import PipeBroken, stream_into_pipe
 
 __all__ = ["run"]
 
 
-def run(hardware: dict[str, Any]) -> int:
-    """Be the vCPU that `hardware` describes (see vdev.vcpu.process); return the process's exit status."""
+def run(connection: socket.socket) -> int:
+    """Be the vCPU behind `connection` (see spec.exits); return the process's exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    events = SILENT if hardware["trace"] is None else stream_into_pipe(hardware["trace"]).emitter("guest")
-    doorbells = {(bell["address"], bell["value"]): EventfdDoorbell(bell["fd"]) for bell in hardware["ioeventfds"]}
-    exits = ProcessExits(socket.socket(fileno=hardware["exits"]), IoEventfds(doorbells, events))
+    try:
+        hardware = Hardware.receive(connection)
+    except HostGone:
+        return 0
+    events = SILENT if hardware.trace is None else stream_into_pipe(hardware.trace).emitter("guest")
+    exits = ProcessExits(connection, IoEventfds(hardware.ioeventfds, events))
     try:
         _run_guest(hardware, exits, events)
     except (HostGone, PipeBroken):
@@ -34,12 +36,12 @@ def run(hardware: dict[str, Any]) -> int:
     return 0
 
 
-def _run_guest(hardware: dict[str, Any], exits: ProcessExits, events: Emitter) -> None:
-    memory = map_ram(hardware["regions"], hardware["marks"])
-    registration = register_ram(memory) if hardware["write_protect"] else {"refused": "not asked for", "fds": []}
+def _run_guest(hardware: Hardware, exits: ProcessExits, events: Emitter) -> None:
+    memory = hardware.map_ram()
+    refused = hardware.register_ram(memory)
     ready = {
         "regions": [int(region.backing.data.ctypes.data) for region in memory.regions],
-        "write_protect_refused": registration["refused"],
+        "write_protect_refused": refused,
     }
     reply, body = exits.halt(ExitKind.READY, json.dumps(ready).encode())
     if reply is ReplyKind.END:
@@ -48,7 +50,7 @@ def _run_guest(hardware: dict[str, Any], exits: ProcessExits, events: Emitter) -
         guest = Guest.boot(memory, exits, GuestConfig.from_json(json.loads(body)), events)
     else:
         guest = Guest.restore(memory, exits, body, events)
-    interrupt, pause = EventfdDoorbell(hardware["interrupt"]), EventfdDoorbell(hardware["pause"])
+    interrupt, pause = hardware.interrupt, hardware.pause
     fds = [interrupt.fileno(), pause.fileno(), exits.fileno()]
     handled_count = 0
     if not _halt(guest, exits):

@@ -1,13 +1,17 @@
 """Messages between a vCPU process and its host: this project's own, one per SOCK_SEQPACKET datagram.
 
-The guest sends an exit and blocks for the host's reply. A body, where there is one, follows the fixed part.
+The process says UP and waits for its hardware: one datagram of JSON whose file descriptors travel beside it. From then
+on the guest sends an exit and blocks for the host's reply. A body, where there is one, follows the fixed part.
 """
 
 from enum import IntEnum
 
 from construct import Int8ul, Int64ul, Padding, Struct
 
-__all__ = ["EXIT", "MAX_MESSAGE_SIZE", "REPLY", "ExitKind", "ReplyKind"]
+__all__ = ["EXIT", "MAX_FD_COUNT", "MAX_MESSAGE_SIZE", "REPLY", "ExitKind", "ReplyKind"]
+
+MAX_FD_COUNT = 250
+"""File descriptors that one datagram can carry (SCM_MAX_FD is 253)."""
 
 MAX_MESSAGE_SIZE = 64 << 10
 """Bytes of the largest message, body included: a vCPU state is a few hundred."""
@@ -28,6 +32,8 @@ class ExitKind(IntEnum):
     """The guest has checked what it relies on. Body: JSON. No reply; HALTED follows."""
     FAULT = 6
     """The guest cannot go on. Body: one line of text. No reply."""
+    UP = 7
+    """The process has started. What it is answered with is its hardware."""
 
 
 class ReplyKind(IntEnum):

@@ -12,6 +12,7 @@ from vdev.run.host import ProcessHost, open_host
 from vdev.run.proof import prove
 from vdev.run.shape import MachineShape, UnknownMachine
 from vdev.schedule import Schedule
+from vdev.vcpu import GuestProcess
 
 __all__ = ["Arrival"]
 
@@ -19,16 +20,22 @@ __all__ = ["Arrival"]
 class Arrival:
     """A `host_migrator.destination.DestinationMachine` whose guest is a process.
 
-    `make` opens the host in `nursery`, so that the guest's process starts, and maps RAM, while the stream comes.
+    `warm_up` starts the guest's process before there is a stream; `make` opens the host around it, in `nursery`.
     """
 
     def __init__(self, nursery: trio.Nursery, schedule: Schedule, events: EventStream) -> None:
         self._nursery = nursery
         self._schedule = schedule
         self._events = events
+        self._guest: GuestProcess | None = None
         self._host: ProcessHost | None = None
         self._scope = trio.CancelScope()
         self._closed = trio.Event()
+
+    async def warm_up(self) -> None:
+        """Start the guest's process and wait until it is up."""
+        self._guest = await GuestProcess.start()
+        await self._guest.wait_up()
 
     async def make(self, header: StreamHeader) -> "Arrival":
         """Open the host that `header` describes. Raises UnknownMachine, or OSError where RAM cannot be had."""
@@ -39,10 +46,11 @@ class Arrival:
         return self
 
     async def _keep_open(self, shape: MachineShape, *, task_status: trio.TaskStatus[ProcessHost]) -> None:
+        guest, self._guest = self._guest, None
         try:
             with self._scope:
                 async with open_host(
-                    shape, self._schedule, self._events, name="destination", trace=self._events.listening
+                    shape, self._schedule, self._events, name="destination", trace=self._events.listening, guest=guest
                 ) as host:
                     task_status.started(host)
                     await trio.sleep_forever()
@@ -81,5 +89,7 @@ class Arrival:
     async def discard(self) -> None:
         """End the guest and close the host."""
         self._scope.cancel()
+        if self._guest is not None:
+            await self._guest.end()
         if self._host is not None:
             await self._closed.wait()

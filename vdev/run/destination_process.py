@@ -30,11 +30,10 @@ def main(arguments: list[str]) -> int:
     # The source decides: it closes the link when it is interrupted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     events = stream_into_pipe(options.trace) if options.trace is not None else EventStream(time.monotonic)
-    os.close(options.up)
-    return trio.run(_take_over, socket.socket(fileno=options.link), events)
+    return trio.run(_take_over, socket.socket(fileno=options.link), options.up, events)
 
 
-async def _take_over(connection: socket.socket, events: EventStream) -> int:
+async def _take_over(connection: socket.socket, up_fd: int, events: EventStream) -> int:
     schedule = FreeSchedule()
     async with trio.open_nursery() as nursery:
         arrival = Arrival(nursery, schedule, events)
@@ -42,6 +41,8 @@ async def _take_over(connection: socket.socket, events: EventStream) -> int:
             SocketLink(connection), arrival.make, schedule, events=events.emitter("destination/loader")
         )
         try:
+            await arrival.warm_up()
+            os.close(up_fd)
             await destination.run()
         except VdevError:
             return 1  # The source was told why.

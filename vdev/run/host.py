@@ -15,7 +15,7 @@ from vdev.notify import EventfdDoorbell, InterruptLine
 from vdev.record_pipe import forward_records
 from vdev.run.shape import MachineShape, build_machine
 from vdev.schedule import Schedule
-from vdev.vcpu import ProcessVcpu, SharedRam
+from vdev.vcpu import GuestProcess, ProcessVcpu, SharedRam
 
 __all__ = ["ProcessHost", "open_host"]
 
@@ -40,8 +40,11 @@ async def open_host(
     name: str,
     trace: bool,
     kernel_log: bool = False,
+    guest: GuestProcess | None = None,
 ) -> AsyncIterator[ProcessHost]:
-    """Open a host whose guest process is starting, neither booted nor restored; end the guest at the end.
+    """Open a host whose guest is neither booted nor restored; end the guest at the end.
+
+    `guest` is a process that is up already; without it one is started.
 
     `trace` forwards the guest's events into `events`. `kernel_log` registers RAM for the kernel's dirty log; otherwise
     the guest marks what it writes.
@@ -55,7 +58,10 @@ async def open_host(
     trace_pipe = os.pipe() if trace else None
     try:
         async with trio.open_nursery() as nursery:
-            vcpu = await ProcessVcpu.spawn(
+            if guest is None:
+                guest = await _start_guest()
+            vcpu = ProcessVcpu.plug_in(
+                guest,
                 SharedRam(memory, None if kernel_log else marks_fd),
                 read=machine.bus.read,
                 write=machine.bus.write,
@@ -81,3 +87,13 @@ async def open_host(
         os.close(marks_fd)
         for backing in backings:
             backing.close()
+
+
+async def _start_guest() -> GuestProcess:
+    guest = await GuestProcess.start()
+    try:
+        await guest.wait_up()
+    except BaseException:
+        await guest.end()
+        raise
+    return guest

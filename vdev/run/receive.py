@@ -38,8 +38,9 @@ async def receive(
         nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
         arrival = Arrival(nursery, FreeSchedule(), events)
         receiver = _Receiver(arrival, FreeSchedule(), events, on_progress, report)
-        on_progress(_stage(f"waiting at {listener.address}"))
         try:
+            await arrival.warm_up()
+            on_progress(_stage(f"waiting at {listener.address}"))
             await receiver.take_one(listener, nursery)
             if not exit_when_verified and report.outcome is Outcome.COMPLETED:
                 on_progress(_stage("the guest has checked itself and runs here"))

@@ -9,20 +9,20 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import trio
 
-from spec.exits import EXIT, MAX_MESSAGE_SIZE, REPLY, ExitKind, ReplyKind
+from spec.exits import EXIT, MAX_FD_COUNT, MAX_MESSAGE_SIZE, REPLY, ExitKind, ReplyKind
 from spec.layout import dtype_of
 from vdev.events import SILENT, Emitter, VcpuPaused, VcpuResumed
 from vdev.memory import GuestMemory
 from vdev.notify import Doorbell, EventfdDoorbell
 from vdev.vcpu.vcpu import GuestDied, GuestFault
 
-__all__ = ["ProcessVcpu", "SharedRam"]
+__all__ = ["GuestProcess", "ProcessVcpu", "SharedRam"]
 
 _EXIT_SIZE = dtype_of(EXIT).itemsize
 _END_GRACE = 2.0
@@ -37,8 +37,47 @@ class SharedRam:
     marks_fd: int | None
 
 
+class GuestProcess:
+    """A guest process without hardware. `start` it early: what it needs to come up is then no part of a downtime."""
+
+    def __init__(self, process: trio.Process, exits: socket.socket) -> None:
+        self.process = process
+        self.exits = exits
+
+    @classmethod
+    async def start(cls) -> "GuestProcess":
+        """Start a process; returns before it is up."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            ours.setblocking(False)
+            try:
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-m", "guest_agent", "--exits", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    # A Ctrl-C at the terminal is the host's to handle: it decides what becomes of the guest.
+                    process_group=0,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return cls(process, ours)
+
+    async def wait_up(self) -> None:
+        """Wait until the process is up and can be given its hardware. Raises GuestDied if it ends instead."""
+        await trio.lowlevel.wait_readable(self.exits)
+        if not self.exits.recv(MAX_MESSAGE_SIZE):
+            raise GuestDied(f"the guest process {self.process.pid} did not come up")
+
+    async def end(self) -> None:
+        """End a process that was never given hardware."""
+        with trio.CancelScope(shield=True):
+            self.exits.close()
+            await self.process.wait()
+
+
 class ProcessVcpu:
-    """One guest process. Make it with `spawn`; run `serve_exits` in a nursery as long as the guest lives.
+    """One guest process with its hardware. Make it with `plug_in`; run `serve_exits` in a nursery while it lives.
 
     `read` and `write` handle a register access, by guest-physical address.
     """
@@ -73,8 +112,9 @@ class ProcessVcpu:
         self._closed = False
 
     @classmethod
-    async def spawn(
+    def plug_in(
         cls,
+        guest: GuestProcess,
         ram: SharedRam,
         *,
         read: Callable[[int, int], int],
@@ -84,33 +124,21 @@ class ProcessVcpu:
         trace_fd: int | None = None,
         events: Emitter = SILENT,
     ) -> "ProcessVcpu":
-        """Start a guest process on `ram`.
+        """Give a guest process that is up its hardware: RAM, and doorbells both ways.
 
         `ioeventfds` maps (address of a QueueNotify register, value written) to the doorbell that is rung instead of
         an exit. `write_protect` registers RAM for the kernel's dirty log. Events of the guest are written as JSON
-        lines to `trace_fd`.
+        lines to `trace_fd`. Raises GuestDied if the process has ended.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         interrupt, pause = EventfdDoorbell(), EventfdDoorbell()
+        hardware, fds = _describe_hardware(ram, interrupt, pause, ioeventfds, write_protect, trace_fd)
         try:
-            arguments, fds = _guest_arguments(
-                ram, theirs.fileno(), interrupt, pause, ioeventfds, write_protect, trace_fd
-            )
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "guest_agent", *arguments],
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                # A Ctrl-C at the terminal is the host's to handle: it decides what becomes of the guest.
-                process_group=0,
-            )
-        except BaseException:
-            ours.close()
+            socket.send_fds(guest.exits, [json.dumps(hardware).encode()], fds)
+        except OSError as error:
             interrupt.close()
             pause.close()
-            raise
-        finally:
-            theirs.close()
-        return cls(process, ours, interrupt, pause, read, write, events)
+            raise GuestDied(f"the guest process {guest.process.pid} ended before it had RAM") from error
+        return cls(guest.process, guest.exits, interrupt, pause, read, write, events)
 
     async def serve_exits(self) -> None:
         """Handle exits until the guest is gone."""
@@ -249,36 +277,41 @@ class ProcessVcpu:
             self._pause.close()
 
 
-def _guest_arguments(
+def _describe_hardware(
     ram: SharedRam,
-    exits_fd: int,
     interrupt: EventfdDoorbell,
     pause: EventfdDoorbell,
     ioeventfds: Mapping[tuple[int, int], Doorbell],
     write_protect: bool,
     trace_fd: int | None,
-) -> tuple[list[str], Sequence[int]]:
-    regions = []
+) -> tuple[dict[str, Any], list[int]]:
+    """Return the hardware as JSON, in which a file descriptor is its place in the list that is returned with it."""
+    fds: list[int] = []
+
+    def place(fd: int | None) -> int | None:
+        if fd is None:
+            return None
+        fds.append(fd)
+        return len(fds) - 1
+
+    regions, doorbells = [], []
     for region in ram.memory.regions:
         if region.backing.fd is None:
-            raise ValueError("a guest process needs RAM in a memfd")
-        regions.append({"fd": region.backing.fd, "address": region.guest_address, "size": region.size})
-    doorbells = []
+            raise TypeError("a guest process needs RAM in a memfd")
+        regions.append({"fd": place(region.backing.fd), "address": region.guest_address, "size": region.size})
     for (address, value), doorbell in ioeventfds.items():
         if not isinstance(doorbell, EventfdDoorbell):
             raise TypeError("a guest process needs doorbells that are eventfds")
-        doorbells.append({"address": address, "value": value, "fd": doorbell.fileno()})
+        doorbells.append({"address": address, "value": value, "fd": place(doorbell.fileno())})
     hardware = {
-        "exits": exits_fd,
-        "interrupt": interrupt.fileno(),
-        "pause": pause.fileno(),
+        "interrupt": place(interrupt.fileno()),
+        "pause": place(pause.fileno()),
         "regions": regions,
-        "marks": ram.marks_fd,
+        "marks": place(ram.marks_fd),
         "ioeventfds": doorbells,
         "write_protect": write_protect,
-        "trace": trace_fd,
+        "trace": place(trace_fd),
     }
-    fds = [exits_fd, interrupt.fileno(), pause.fileno()]
-    fds += [region["fd"] for region in regions] + [bell["fd"] for bell in doorbells]
-    fds += [fd for fd in (ram.marks_fd, trace_fd) if fd is not None]
-    return ["--hardware", json.dumps(hardware)], fds
+    if len(fds) > MAX_FD_COUNT:
+        raise ValueError(f"{len(fds)} file descriptors are more than one datagram carries")
+    return hardware, fds
