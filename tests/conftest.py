@@ -1,6 +1,7 @@
 """Shared by all tests: the order they run in, how Hypothesis searches, and which peers took part."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -8,6 +9,9 @@ from hypothesis import settings
 settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+# A shell's background job is started with SIGINT ignored, and so would be every child of the tests that is to get one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PEERS = {
     "process": "vdev's own processes",
