@@ -140,7 +140,6 @@ def migrate(
         inflate_size=inflate_size,
         free_page_reporting=free_page_reporting,
         ioeventfd=not no_ioeventfd,
-        trace=trace_path,
     )
     run = partial(_run_in_one_loop if in_one_loop else _run_processes, options)
     return run_and_show(ctx.command_path, run, json_path=json_path, trace_path=trace_path)

@@ -27,5 +27,3 @@ class MigrateOptions:
     inflate_size: int = 0
     free_page_reporting: bool = False
     ioeventfd: bool = True
-    warm_up_operations: int = 0
-    trace: Path | None = None
