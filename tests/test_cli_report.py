@@ -98,7 +98,6 @@ def test_what_was_typed_reaches_the_run(vdev, ends_with, tmp_path):
         inflate_size=4 << 20,
         free_page_reporting=True,
         ioeventfd=False,
-        trace=tmp_path / "t",
     )
 
 
