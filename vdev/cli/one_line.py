@@ -1,9 +1,11 @@
 """What goes wrong is said in one line on stderr, with an exit status; a traceback means a bug in vdev."""
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import click
 
+from vdev.cli.streams import silence
 from vdev.errors import VdevError
 
 __all__ = ["INTERRUPTED_STATUS", "USAGE_STATUS", "complain", "find_interrupt", "find_refusal", "run_command"]
@@ -17,7 +19,7 @@ def complain(command: str, message: str) -> None:
     try:
         click.echo(f"{command}: {' '.join(message.split())}", err=True)
     except OSError:
-        return
+        silence(sys.stderr)
 
 
 def find_interrupt(error: BaseException) -> KeyboardInterrupt | None:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from vdev.cli.sizes import format_bandwidth, format_duration, format_size
+from vdev.cli.streams import silence
 from vdev.run.report import Progress
 
 __all__ = ["Display", "LineDisplay", "LiveDisplay", "open_display"]
@@ -73,6 +74,7 @@ class LineDisplay:
         try:
             print(f"{elapsed:>8}  {stage}{figures}", file=self._file, flush=True)
         except OSError:
+            silence(self._file)
             self._file = None
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import click
 
 from vdev.cli.one_line import INTERRUPTED_STATUS, USAGE_STATUS, complain, find_interrupt, find_refusal
 from vdev.cli.parameters import check_writable
+from vdev.cli.streams import silence
 from vdev.errors import UserError
 from vdev.events import EventStream
 from vdev.run.report import Outcome, Progress, Report
@@ -128,5 +128,4 @@ def _write(file: IO[str], text: str) -> None:
         file.write(text)
         file.flush()
     except BrokenPipeError:
-        # What is still buffered must not make the interpreter stumble at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+        silence(file)
