@@ -177,7 +177,11 @@ class Destination:
     async def _report(self, machine: DestinationMachine) -> None:
         """Tell the source; the guest runs here whether it can be told or not."""
         await self._send_if_possible(Resumed())
-        verdict = self.figures.verdict = await machine.verify()
+        try:
+            verdict = self.figures.verdict = await machine.verify()
+        except VdevError as error:
+            await self._send_if_possible(Failed(str(error)))
+            raise
         await self._send_if_possible(Verdict(verdict))
 
     async def _send_if_possible(self, item: Item) -> None:

@@ -42,6 +42,9 @@ class SourceFigures:
     ready_report: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] | None = None
     verdict_missing: str | None = None
+    """Why no verdict came although the guest runs at the destination."""
+    died_there: str | None = None
+    """How the guest died at the destination after it had moved, and before it gave its verdict."""
 
 
 @dataclass

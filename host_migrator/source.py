@@ -44,6 +44,8 @@ __all__ = ["Source"]
 
 _PACE = 0.05
 _HEAD_START_LOOKS = 10
+_VERDICT_PATIENCES = 10
+"""The guest is moved; to check all of itself may take it longer than any other answer."""
 
 
 async def _nobody_knows(migration_id: UUID) -> Fate:
@@ -270,13 +272,19 @@ class Source:
     async def _wait_verdict(self) -> None:
         if self.figures.verdict_missing is not None:
             return
+        self.figures.verdict_missing = "the destination did not say in time"
         try:
-            item = await self._link.receive(self._answers)
+            with trio.move_on_after(self._patience * _VERDICT_PATIENCES):
+                self._take_verdict(await self._link.receive(self._answers))
         except (LinkClosed, StreamError) as error:
             self.figures.verdict_missing = str(error)
-            return
-        if isinstance(item, Verdict):
-            self.figures.verdict = item.verdict
+
+    def _take_verdict(self, item: Item) -> None:
+        match item:
+            case Verdict(verdict):
+                self.figures.verdict, self.figures.verdict_missing = verdict, None
+            case Failed(reason):
+                self.figures.died_there, self.figures.verdict_missing = reason, reason
 
     # The link
 

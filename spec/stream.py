@@ -17,7 +17,7 @@ then `body_size` bytes of body. The body of a record with a table begins with `e
 | READY      | back |         | JSON: all is loaded, the guest stands ready          |
 | RESUMED    | back |         | nothing: the guest runs at the destination           |
 | VERDICT    | back |         | JSON: what the guest found when it checked itself    |
-| FAILED     | back |         | text: why the destination gave up; no guest runs     |
+| FAILED     | back |         | text: why no guest runs there (any more)             |
 | ANSWER     | back |         | text: "running" or "gone"                            |
 
 A header has a checksum of its own, so that a damaged size is found before anybody waits for that many bytes.

@@ -46,7 +46,7 @@ BACKWARD: Order = {
         RecordType.ANSWER: State.ENDED,
     },
     State.READY: {RecordType.RESUMED: State.RESUMED, RecordType.FAILED: State.ENDED},
-    State.RESUMED: {RecordType.VERDICT: State.ENDED},
+    State.RESUMED: {RecordType.VERDICT: State.ENDED, RecordType.FAILED: State.ENDED},
     State.ENDED: {},
 }
 """From the destination to the source."""

@@ -15,7 +15,7 @@ import trio.testing
 from guest_agent.kernel import Guest, GuestConfig
 from host_migrator.destination import Destination
 from host_migrator.dirty_log import CooperativeDirtyLog
-from host_migrator.errors import MigrationFailed, MigrationInDoubt
+from host_migrator.errors import MigrationFailed
 from host_migrator.link import LoopLink
 from host_migrator.machine import StreamHeader
 from host_migrator.rounds import Limits
@@ -27,9 +27,18 @@ from vdev.machine import Machine
 from vdev.memory import GuestMemory, PageMarks, PrivateBacking, Region
 from vdev.notify import InterruptLine, IoEventfds, LoopDoorbell
 from vdev.run.options import MigrateOptions
-from vdev.run.outcome import add_figures, add_verdict, inflate, make_strategy, new_report, outcome_of, progress_of
+from vdev.run.outcome import (
+    add_figures,
+    add_verdict,
+    inflate,
+    make_strategy,
+    new_report,
+    outcome_of,
+    progress_of,
+    take_verdict,
+)
 from vdev.run.proof import prove
-from vdev.run.report import Outcome, Progress, Report
+from vdev.run.report import Progress, Report
 from vdev.run.shape import MachineShape, build_machine, guest_config
 from vdev.schedule import Schedule, SeededSchedule
 from vdev.vcpu import LoopExits, LoopVcpu
@@ -215,11 +224,7 @@ class _Run:
             raise
         finally:
             add_figures(self._report, source.figures, host.balloon)
-        if source.figures.verdict is None:
-            raise MigrationInDoubt(f"the guest moved, but did not say how it is: {source.figures.verdict_missing}")
-        verdict = source.figures.verdict
-        self._report.outcome = Outcome.MISMATCHED if verdict["mismatched"] else Outcome.COMPLETED
-        add_verdict(self._report, verdict, at="destination")
+        take_verdict(self._report, source.figures)
 
     async def _show(self, source: Source) -> None:
         began = self._schedule.now()

@@ -13,7 +13,16 @@ from vdev.run.report import Outcome, PageCounts, Progress, Report, RoundFigures,
 from vdev.schedule import Schedule
 from vdev.vcpu import GuestDied
 
-__all__ = ["add_figures", "add_verdict", "inflate", "make_strategy", "new_report", "outcome_of", "progress_of"]
+__all__ = [
+    "add_figures",
+    "add_verdict",
+    "inflate",
+    "make_strategy",
+    "new_report",
+    "outcome_of",
+    "progress_of",
+    "take_verdict",
+]
 
 
 _INFLATE_INTERVAL = 0.1
@@ -57,6 +66,19 @@ def outcome_of(error: VdevError) -> Outcome:
         case GuestDied():
             return Outcome.GUEST_DIED
     raise error
+
+
+def take_verdict(report: Report, figures: SourceFigures) -> None:
+    """Put the verdict of the guest that moved into `report`.
+
+    Raises GuestDied if it died there, MigrationInDoubt if it moved and nothing was heard of it since.
+    """
+    if figures.died_there is not None:
+        raise GuestDied(f"the guest moved, and then died at the destination: {figures.died_there}")
+    if figures.verdict is None:
+        raise MigrationInDoubt(f"the guest moved, but did not say how it is: {figures.verdict_missing}")
+    report.outcome = Outcome.MISMATCHED if figures.verdict["mismatched"] else Outcome.COMPLETED
+    add_verdict(report, figures.verdict, at="destination")
 
 
 def add_figures(report: Report, figures: SourceFigures, balloon: BalloonDevice) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import trio
 
 from host_migrator.dirty_log import CooperativeDirtyLog, DirtyLog, KernelDirtyLog, kernel_log_missing
-from host_migrator.errors import DirtyLogLost, LinkClosed, MigrationFailed, MigrationInDoubt, StreamError
+from host_migrator.errors import DirtyLogLost, LinkClosed, MigrationFailed, StreamError
 from host_migrator.link import Link, SocketLink
 from host_migrator.query import Fate, ask_fate
 from host_migrator.rounds import Limits, Phase
@@ -20,7 +20,16 @@ from vdev.run.address import Address, connect, parse_address
 from vdev.run.host import ProcessHost, open_host
 from vdev.run.local_destination import LocalDestination, start_destination
 from vdev.run.options import MigrateOptions
-from vdev.run.outcome import add_figures, add_verdict, inflate, make_strategy, new_report, outcome_of, progress_of
+from vdev.run.outcome import (
+    add_figures,
+    add_verdict,
+    inflate,
+    make_strategy,
+    new_report,
+    outcome_of,
+    progress_of,
+    take_verdict,
+)
 from vdev.run.proof import prove
 from vdev.run.report import Outcome, Progress, Report
 from vdev.run.shape import MachineShape, guest_config
@@ -167,15 +176,9 @@ class _Migration:
                 await self._host.vcpu.wait_ended()
         if source.phase is not Phase.COMPLETED:
             self._host.vcpu.raise_if_gone()
-        return error or self._take_verdict(source)
-
-    def _take_verdict(self, source: Source) -> VdevError | None:
-        verdict = source.figures.verdict
-        if verdict is None:
-            return MigrationInDoubt(f"the guest moved, but did not say how it is: {source.figures.verdict_missing}")
-        self._report.outcome = Outcome.MISMATCHED if verdict["mismatched"] else Outcome.COMPLETED
-        add_verdict(self._report, verdict, at="destination")
-        return None
+        if error is None:
+            take_verdict(self._report, source.figures)
+        return error
 
     def _dirty_log(self) -> DirtyLog:
         host = self._host
