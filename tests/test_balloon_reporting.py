@@ -142,14 +142,50 @@ def test_memory_pressure_ends_a_pass_and_frees_what_was_acknowledged():
     pair.guest.allocator.check()
 
 
-def test_while_free_pages_are_hinted_no_report_takes_them_away():
+@pytest.mark.parametrize("defer_kicks", [False, True])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_request_for_hints_ends_a_report_and_every_large_block_is_hinted(turns, defer_kicks):
+    pair = BalloonPair(size=256 * MIB, defer_kicks=defer_kicks)
+    blocks = pair.guest.allocator.free_block_counts()[10]
+    pages = pair.hints()
+    pair.driver.report_free_pages()
+    for _ in range(turns):
+        pair.driver.work()
+        pair.wire.deliver_kicks()
+    pair.device.hinting.request()
+    pair.settle()
+    assert len(pages) == len(set(pages)) == blocks * 1024
+    assert pair.guest.held(Owner.REPORTED) == 0
+
+
+def test_no_report_begins_while_the_device_asks_for_hints_and_one_does_after():
     pair = BalloonPair(defer_kicks=True, queue_size=64)
     pair.hints()
     pair.device.hinting.request()
     pair.driver.handle_interrupt()
-    pair.driver.work()
-    pair.driver.work()
+    for _ in range(30):
+        pair.driver.work()
+        assert not pair.driver.report_free_pages()
+    pair.settle()
     assert not pair.driver.report_free_pages()
+    pair.device.hinting.done()
+    pair.settle()
+    assert pair.driver.report_free_pages()
+
+
+@pytest.mark.parametrize("is_acknowledged", [False, True])
+def test_a_report_that_made_way_for_hints_is_made_up_for_at_once(is_acknowledged):
+    pair = BalloonPair(size=256 * MIB, defer_kicks=True)
+    pair.driver.report_free_pages()
+    pair.driver.work()
+    if is_acknowledged:
+        pair.wire.deliver_kicks()
+    pair.device.hinting.request()
+    pair.driver.handle_interrupt()
+    pair.driver.work()
+    pair.device.hinting.done()
+    pair.settle()
+    assert pair.driver.report_free_pages()
 
 
 def test_poisoned_pages_are_whole_after_a_report():

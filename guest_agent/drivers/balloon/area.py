@@ -13,7 +13,7 @@ from construct import Array, Bytes, Construct, Int8ul, Int32ul, Int64ul, Struct
 
 from guest_agent.virtqueue.queue import NoQueueHere
 from guest_agent.virtqueue.split import SplitDriverQueue
-from spec.balloon import STATISTIC, BalloonQueue
+from spec.balloon import STATISTIC, BalloonQueue, CommandId
 from spec.layout import dtype_of
 from vdev.memory import PAGE_SIZE, GuestMemory
 
@@ -140,6 +140,12 @@ class BalloonArea:
     def reason(self, why: str) -> None:
         self._state["reason"] = np.void(why.encode()[:_REASON_SIZE].ljust(_REASON_SIZE, b"\0"))
         self.memory.mark_written(self.address, STATE.sizeof())
+
+    @property
+    def is_hinting(self) -> bool:
+        """Whether the device asks for hints, or an answer to it is not finished."""
+        asked = self["current_id"] not in (CommandId.STOP, CommandId.DONE)
+        return asked or self["hint_phase"] != HintPhase.IDLE
 
     # Buffers
 

@@ -220,6 +220,8 @@ class BalloonDriver:
         self._inflater.see_target(config["num_pages"])
         if self._hints is not None:
             self._hints.see_command_id(config["free_page_hint_cmd_id"])
+            if self._reporter is not None and self._area.is_hinting:
+                self._reporter.make_way()
         return True
 
     def _give_up(self, why: DeviceViolation) -> None:

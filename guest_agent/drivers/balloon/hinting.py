@@ -61,6 +61,9 @@ class HintPoster:
         if area["hint_phase"] == HintPhase.IDLE:
             if current_id in (CommandId.STOP, CommandId.DONE, announced_id):
                 return False
+            if area["reporting_count"]:
+                # These blocks come back when the device acknowledges them, and could not be hinted before.
+                return False
             if self._queue.free_count < MIN_QUEUE_SIZE:
                 return self._wait_for_room()
             self._post_id(current_id)

@@ -6,7 +6,7 @@ reported twice in a pass. A new pass begins when enough pages became free since 
 
 import numpy as np
 
-from guest_agent.drivers.balloon.area import REPORTS_PER_REQUEST, BalloonArea, HintPhase
+from guest_agent.drivers.balloon.area import REPORTS_PER_REQUEST, BalloonArea
 from guest_agent.drivers.pages import PageAllocator
 from guest_agent.mmio import MmioDriver
 from guest_agent.page_database import Owner
@@ -31,14 +31,14 @@ class FreePageReporter:
     def begin(self) -> bool:
         """Begin a pass if enough pages became free since the last; return whether one is under way.
 
-        Not while free pages are being hinted: what is held here could not be hinted.
+        Not while the device asks for hints: what is held here could not be hinted.
         """
         area = self._area
         if area["report_due"]:
             return True
         free_count = self._allocator.free_page_count
         area["report_low_water"] = min(area["report_low_water"], free_count)
-        if area["hint_phase"] != HintPhase.IDLE or free_count < area["report_low_water"] + _WORTHWHILE_COUNT:
+        if area.is_hinting or free_count < area["report_low_water"] + _WORTHWHILE_COUNT:
             return False
         area["report_due"] = 1
         return True
@@ -49,7 +49,7 @@ class FreePageReporter:
         if area["reporting_count"] and self._queue.collect() is not None:
             area["reporting_count"] = 0
             if not area["report_due"]:
-                return self._end()
+                return self._give_back()
         if not area["report_due"] or area["reporting_count"]:
             return False
         segments: list[tuple[int, int]] = []
@@ -68,6 +68,12 @@ class FreePageReporter:
         self._registers.publish(self._queue)
         return True
 
+    def make_way(self) -> None:
+        """End the pass because the device asks for hints; the next one begins as soon as it does so no more."""
+        if self._area["report_due"]:
+            self._end()
+            self._area["report_low_water"] = 0
+
     def shrink(self, wanted: int) -> int:
         """End the pass because memory is short; return how many pages became free."""
         before = self._allocator.free_page_count
@@ -77,10 +83,15 @@ class FreePageReporter:
 
     def _end(self) -> bool:
         """End the pass; return whether pages became free by it."""
-        # What the device holds must not be used before it is acknowledged; it goes back then.
+        self._area["report_due"] = 0
+        became_free = self._give_back()
+        self._area["report_low_water"] = self._allocator.free_page_count
+        return became_free
+
+    def _give_back(self) -> bool:
+        """Free what the device does not hold; return whether there was anything."""
+        # What it does hold must not be used before it is acknowledged.
         held = self._allocator.blocks_of(Owner.REPORTED).pages
         with_device = self._area.load("reported_heads", self._area["reporting_count"])
         self._allocator.free_blocks(held[~np.isin(held, with_device)])
-        self._area["report_due"] = 0
-        self._area["report_low_water"] = self._allocator.free_page_count
         return len(held) > len(with_device)
