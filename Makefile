@@ -26,7 +26,7 @@ lint: $(VENV)/.has-lint
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 docs: $(VENV)/.has-vdev
 	$(BIN)/python docs/tables.py
