@@ -132,3 +132,24 @@ def test_guest_ram_above_4_gib_would_lie_behind_the_hole():
     from vdev.run.shape import ram_regions
 
     assert ram_regions(5 << 30) == ((0, 3 << 30), (4 << 30, 2 << 30))
+
+
+@pytest.mark.parametrize("where", ["source", "destination"])
+def test_a_guest_that_stumbles_over_its_own_memory_is_said_to_have_died(where, monkeypatch):
+    from guest_agent.errors import GuestCorruption
+    from guest_agent.kernel import Guest
+    from vdev.run import one_loop
+
+    class Stumbling(Guest):
+        def step(self, now: float) -> float:
+            moved = self._resumed_at is not None
+            if moved == (where == "destination") and self.operation_count > 50:
+                raise GuestCorruption("page 7 is in two lists", 7)
+            return super().step(now)
+
+    monkeypatch.setattr(one_loop, "Guest", Stumbling)
+    report, _ = run(MigrateOptions(ram_size=16 * MIB))
+    assert report.outcome is Outcome.GUEST_DIED
+    assert report.exit_status == 4
+    assert "page 7 is in two lists" in (report.error or "")
+    assert ("destination" in (report.error or "")) == (where == "destination")

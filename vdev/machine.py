@@ -19,9 +19,6 @@ from vdev.vcpu import Vcpu
 
 __all__ = ["Machine"]
 
-_PAUSE_GRACE = 10.0
-"""Seconds; an operation of the guest takes milliseconds."""
-
 
 class Machine:
     """One machine. Make it, `attach` its vCPU, start `serve` in a nursery, then boot or restore.
@@ -102,16 +99,9 @@ class Machine:
     async def pause(self) -> bytes:
         """Halt the vCPU, then the devices; return the vCPU state. From now on nothing writes to guest RAM.
 
-        If it is cancelled, the guest goes on.
+        If it raises or is cancelled, the guest goes on.
         """
-        try:
-            state = await self.vcpu.pause()
-        except trio.Cancelled:
-            # The request is out and the guest will halt: meet it there, or it would wait for ever.
-            with trio.move_on_after(_PAUSE_GRACE, shield=True):
-                await self.vcpu.pause()
-                self.vcpu.run()
-            raise
+        state = await self.vcpu.pause()
         self._gate.close()
         return state
 

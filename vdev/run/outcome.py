@@ -11,7 +11,7 @@ from vdev.errors import UserError, VdevError
 from vdev.run.options import MigrateOptions
 from vdev.run.report import Outcome, PageCounts, Progress, Report, RoundFigures, Verified
 from vdev.schedule import Schedule
-from vdev.vcpu import GuestDied
+from vdev.vcpu import GuestDied, GuestNotResponding
 
 __all__ = [
     "add_figures",
@@ -61,7 +61,7 @@ def outcome_of(error: VdevError) -> Outcome:
             return Outcome.IN_DOUBT
         case MigrationFailed():
             return Outcome.DESTINATION_LOST
-        case DirtyLogLost():
+        case DirtyLogLost() | GuestNotResponding():
             return Outcome.FAILED
         case GuestDied():
             return Outcome.GUEST_DIED

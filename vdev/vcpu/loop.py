@@ -5,10 +5,11 @@ from typing import Any, Protocol
 
 import trio
 
+from vdev.errors import VdevError
 from vdev.events import SILENT, CallHandled, Emitter, VcpuPaused, VcpuResumed
 from vdev.notify import IoEventfds, LoopDoorbell
 from vdev.schedule import Schedule
-from vdev.vcpu.vcpu import GuestDied
+from vdev.vcpu.vcpu import GuestDied, GuestFault
 
 __all__ = ["GuestCore", "LoopExits", "LoopVcpu"]
 
@@ -74,6 +75,7 @@ class LoopVcpu:
         self._attention = trio.Event()
         self._interrupt_count = 0
         self._ended = trio.Event()
+        self._fault: str | None = None
 
     async def run_guest(self) -> None:
         """Act in the guest's turns until ended."""
@@ -89,6 +91,14 @@ class LoopVcpu:
             self._attention.set()
 
     async def _act(self) -> None:
+        try:
+            await self._take_turns()
+        except VdevError as error:
+            self._fault = str(error)
+            self._ended.set()
+            self._halted.set()
+
+    async def _take_turns(self) -> None:
         handled_count = 0
         while True:
             await self._running.wait()
@@ -124,6 +134,8 @@ class LoopVcpu:
 
     @property
     def _running_guest(self) -> GuestCore:
+        if self._fault is not None:
+            raise GuestFault(self._fault)
         if self._ended.is_set() or self._guest is None:
             raise GuestDied("the guest has ended" if self._ended.is_set() else "no guest was booted")
         return self._guest
@@ -143,16 +155,31 @@ class LoopVcpu:
         if not self._halted.is_set():
             self._pause_requested = True
             self._attention.set()
-            await self._halted.wait()
+            met = False
+            try:
+                await self._halted.wait()
+                met = True
+            finally:
+                if not met:
+                    self._withdraw_pause()
         state = self._running_guest.save()
         if self._events.listening:
             self._events.emit(VcpuPaused())
         return state
 
+    def _withdraw_pause(self) -> None:
+        if self._pause_requested:
+            self._pause_requested = False
+        else:
+            self._go_on()
+
     def run(self) -> None:
         """Go on."""
         if self._events.listening:
             self._events.emit(VcpuResumed())
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._halted = trio.Event()
         self._running.set()
 
@@ -167,3 +194,4 @@ class LoopVcpu:
     async def end(self) -> None:
         """End the guest."""
         self._ended.set()
+        self._halted.set()

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from vdev.errors import VdevError
 
-__all__ = ["GuestDied", "GuestFault", "Vcpu"]
+__all__ = ["GuestDied", "GuestFault", "GuestNotResponding", "Vcpu"]
 
 
 class GuestDied(VdevError):
@@ -16,10 +16,14 @@ class GuestFault(GuestDied):
     """The guest itself found that it cannot go on; the message is its own last line."""
 
 
+class GuestNotResponding(VdevError):
+    """The guest lives, but did not do in time what it was asked; it goes on if it ever answers."""
+
+
 class Vcpu(Protocol):
     """A vCPU that halts only between two operations of its guest.
 
-    It starts halted. Every call raises GuestDied once the guest is gone.
+    It starts halted. Every call raises GuestDied once the guest is gone; those that wait may raise GuestNotResponding.
     """
 
     async def boot(self, config: Mapping[str, Any]) -> None:
@@ -31,7 +35,10 @@ class Vcpu(Protocol):
         ...
 
     async def pause(self) -> bytes:
-        """Halt the guest and return its vCPU state; a halted one just returns it."""
+        """Halt the guest and return its vCPU state; a halted one just returns it.
+
+        If this raises or is cancelled, the guest goes on.
+        """
         ...
 
     def run(self) -> None:
