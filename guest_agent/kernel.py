@@ -148,7 +148,14 @@ class Guest:
 
     def verify(self) -> Verdict:
         """Check everything that the guest relies on."""
-        verdict = verify(self._boot, self.allocator, self.objects, self._pages, self.resumed_operations)
+        verdict = verify(
+            self._boot,
+            self.allocator,
+            self.objects,
+            self._pages,
+            resumed_operations=self.resumed_operations,
+            operation_count=self.operation_count,
+        )
         if self._events.listening:
             self._events.emit(GuestVerified(verdict.pages, verdict.mismatched))
         return verdict

@@ -22,13 +22,15 @@ class Verdict:
 
     `pages` data pages were checked; `mismatched` counts those that are not as they were written, and each part of the
     guest's tables that is not as it was left. `first_bad` has the first few in words. `digest_ok` says whether
-    all tables together are what the vCPU left. `resumed_operations` were done since the guest was last restored.
+    all tables together are what the vCPU left. Of the workload's `operation_count` operations since boot,
+    `resumed_operations` were done since the guest was last restored.
     """
 
     pages: int
     mismatched: int
     first_bad: tuple[str, ...]
     resumed_operations: int
+    operation_count: int
     digest_ok: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -37,7 +39,13 @@ class Verdict:
 
 
 def verify(
-    boot: BootPage, allocator: BuddyAllocator, objects: Objects, pages: CheckedPages, resumed_operations: int
+    boot: BootPage,
+    allocator: BuddyAllocator,
+    objects: Objects,
+    pages: CheckedPages,
+    *,
+    resumed_operations: int,
+    operation_count: int,
 ) -> Verdict:
     """Check the boot page, the allocator, the object table, every data page, and the digest of all tables.
 
@@ -59,7 +67,7 @@ def verify(
     if not digest_ok:
         bad.append("the tables in guest RAM are not what the vCPU left")
         mismatched = max(mismatched, 1)
-    return Verdict(page_count, mismatched, tuple(bad), resumed_operations, digest_ok)
+    return Verdict(page_count, mismatched, tuple(bad), resumed_operations, operation_count, digest_ok)
 
 
 def _complaint(check: Callable[[], None]) -> str | None:

@@ -77,6 +77,7 @@ async def test_a_killed_destination_leaves_the_guest_at_the_source(sent_count):
     assert report.exit_status == 3
     assert (report.verified_at, report.verified.mismatched) == ("source", 0)
     assert report.verified.pages > 0
+    assert report.verified.resumed_operations > 0
 
 
 @pytest.mark.parametrize("sent_count", [0, 100, 2000, 3500])
@@ -180,6 +181,7 @@ async def test_a_cut_link_leaves_the_guest_at_the_source(tmp_path, forward):
     assert report.outcome is Outcome.DESTINATION_LOST
     assert (report.verified_at, report.verified.mismatched) == ("source", 0)
     assert report.verified.pages > 0
+    assert report.verified.resumed_operations > 0
     assert (received["outcome"], status) == ("destination-lost", 3)
     assert received["error"]
 

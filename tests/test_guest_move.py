@@ -50,6 +50,7 @@ def test_a_copy_of_ram_and_the_vcpu_state_are_the_whole_guest(workload, director
     run(moved, 200)
     assert moved.verify().mismatched == 0
     assert moved.resumed_operations == moved.verify().resumed_operations == 200
+    assert moved.verify().operation_count == moved.operation_count > 200
 
 
 @pytest.mark.parametrize("workload", ["idle", "churn"])
@@ -300,7 +301,8 @@ class TestVerifyFinds:
     def test_the_verdict_is_json(self):
         guest, _ = self.guest()
         verdict = json.loads(json.dumps(guest.verify_json()))
-        assert set(verdict) == {"pages", "mismatched", "first_bad", "resumed_operations", "digest_ok"}
+        counts = {"pages", "mismatched", "resumed_operations", "operation_count"}
+        assert set(verdict) == counts | {"first_bad", "digest_ok"}
 
 
 class TestVcpuState:

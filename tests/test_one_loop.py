@@ -123,6 +123,7 @@ def test_a_cut_link_leaves_the_guest_running_at_the_source(part):
     assert report.verified_at == "source"
     assert report.verified.mismatched == 0
     assert report.verified.pages > 0
+    assert report.verified.resumed_operations > 0
     states = [json.loads(line) for line in trace if '"HintStateChanged"' in line]
     assert states[-1]["after"] == "DONE"
     assert sum(state["after"] == "DONE" for state in states) == 1

@@ -1,6 +1,7 @@
 """What the workloads do with memory: water marks, bounded operations, stale data in free pages."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -195,12 +196,12 @@ class TestFiles:
             stepwise.explore(1)
         assert stepwise.parts == whole.parts
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
     def test_a_directory_that_cannot_be_listed_is_counted(self, directory):
-        (directory / "sub").chmod(0)
         catalogue = FileCatalogue(directory)
+        # Gone between its being found and its being listed: that stops root, too.
+        catalogue.explore(1)
+        shutil.rmtree(directory / "sub")
         catalogue.explore()
-        (directory / "sub").chmod(0o700)
         assert catalogue.skipped_count == 1
 
     def test_a_file_that_is_gone_is_counted_and_skipped(self, directory):

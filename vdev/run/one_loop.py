@@ -219,7 +219,7 @@ class _Run:
         try:
             await source.run()
         except MigrationFailed:
-            verdict = await prove(host.machine, self._schedule, operations=0)
+            verdict = await prove(host.machine, self._schedule, stayed=True)
             add_verdict(self._report, verdict, at="source")
             raise
         finally:

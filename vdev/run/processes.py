@@ -141,7 +141,7 @@ class _Migration:
         if error is None:
             return
         if isinstance(error, MigrationFailed | DirtyLogLost):
-            verdict = await prove(self._host.machine, self._schedule, operations=0)
+            verdict = await prove(self._host.machine, self._schedule, stayed=True)
             add_verdict(self._report, verdict, at="source")
         raise error
 

@@ -14,7 +14,7 @@ __all__ = ["EXPECTED", "Exit", "ExitViolation", "Running", "parse_exit", "parse_
 
 _EXIT_SIZE = dtype_of(EXIT).itemsize
 _ACCESS_SIZES = (1, 2, 4)
-_COUNTS = ("pages", "mismatched", "resumed_operations")
+_COUNTS = ("pages", "mismatched", "resumed_operations", "operation_count")
 
 
 class ExitViolation(VdevError):
