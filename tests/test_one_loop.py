@@ -154,3 +154,16 @@ def test_a_guest_that_stumbles_over_its_own_memory_is_said_to_have_died(where, m
     assert report.exit_status == 4
     assert "page 7 is in two lists" in (report.error or "")
     assert ("destination" in (report.error or "")) == (where == "destination")
+
+
+@pytest.mark.parametrize("strategy", ["none", "command-id"])
+def test_ram_in_two_regions_moves(strategy, monkeypatch):
+    from vdev.run import shape
+
+    regions = ((0, 12 * MIB + 4096), (4 << 30, 20 * MIB))
+    monkeypatch.setattr(shape, "ram_regions", lambda size: regions)
+    report, _ = run(MigrateOptions(ram_size=32 * MIB + 4096, strategy=strategy))
+    assert report.outcome is Outcome.COMPLETED
+    assert report.verified.mismatched == 0
+    assert report.pages.total == 8193
+    assert (report.pages.skipped > 0) == (strategy == "command-id")
