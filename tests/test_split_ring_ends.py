@@ -234,6 +234,15 @@ def test_with_event_idx_both_flags_stay_0():
     assert ends.memory.read(ends.driver.addresses.device, 2) == bytes(2)
 
 
+def test_a_kick_says_where_the_next_buffer_will_be_made_available():
+    ends = make_ends(16, start=65534)
+    assert ends.driver.notification_data() == 65534 << 16
+    fill(ends, 3)
+    assert ends.driver.notification_data() == 65534 << 16  # not yet available
+    ends.driver.publish()
+    assert ends.driver.notification_data() == 1 << 16
+
+
 # The dirty log
 
 

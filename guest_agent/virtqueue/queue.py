@@ -101,6 +101,13 @@ class DriverQueue(Protocol):
         """Say whether the device wants to be told of the buffers published since this was last asked."""
         ...
 
+    def notification_data(self) -> int:
+        """Return what a kick says with NOTIFICATION_DATA negotiated: 32 bits ("Driver Notifications").
+
+        The queue's number in bits 0 to 15, and above it where the next buffer will be made available.
+        """
+        ...
+
     def has_used(self) -> bool:
         """Say whether the device has given back a buffer that was not collected."""
         ...

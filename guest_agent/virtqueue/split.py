@@ -295,6 +295,10 @@ class SplitDriverQueue:
             return event_reached(self._area.used[self._area.avail_event_word], self._notes[Note.PUBLISHED], count)
         return not self._area.used[_FLAGS] & _NO_NOTIFY
 
+    def notification_data(self) -> int:
+        """Return the number in bits 0 to 15, the available index in bits 16 to 31 ("Driver Notifications")."""
+        return self.number | self._notes[Note.PUBLISHED] << 16
+
     def disable_calls(self) -> None:
         """Advise the device that calls are not needed."""
         self._notes[Note.CALLS_ENABLED] = 0
