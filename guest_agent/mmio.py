@@ -5,21 +5,18 @@ MMIO" and "Device Initialization").
 import construct
 
 from guest_agent.exits import Exits
+from guest_agent.transport import DeviceRefused
 from guest_agent.virtqueue.queue import DriverAddresses, DriverQueue
 from spec.device import DeviceId, DeviceStatus, feature_mask
 from spec.layout import dtype_of
 from spec.mmio import CONFIG_OFFSET, MAGIC_VALUE, VERSION, Interrupt, Register
-from vdev.errors import DeviceViolation, VdevError
+from vdev.errors import DeviceViolation
 
 __all__ = ["DeviceRefused", "MmioDriver"]
 
 _CLAUSE = "Virtio Over MMIO / MMIO Device Register Layout"
 _GENERATION_TRIES = 1000
 _RESET_TRIES = 1000
-
-
-class DeviceRefused(VdevError):
-    """The device does not do what the driver cannot do without; the driver has set FAILED. The message says what."""
 
 
 class MmioDriver:

@@ -4,7 +4,7 @@ A device type is a subclass that says what it offers and handles a queue's buffe
 `vdev.mmio`, say) turns the driver's accesses into calls of the public methods here. Nothing here waits.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import construct
@@ -17,7 +17,7 @@ from vdev.config_space import ConfigSpace
 from vdev.device_queues import DeviceQueues, QueueFactory, QueueSetup
 from vdev.errors import DriverViolation, GuestAddressError, SavedStateError
 from vdev.events import SILENT, ConfigChanged, DeviceStatusChanged, Emitter, ViolationFound
-from vdev.memory import GuestMemory
+from vdev.memory import GuestMemory, Region
 from vdev.negotiation import STATUS_STEPS, cleared_bits_violation, feature_violation, step_violation
 from vdev.virtqueue.chain import Chain
 from vdev.virtqueue.queue import DeviceQueue
@@ -36,7 +36,9 @@ class Device:
     """Base of all devices.
 
     A subclass sets the class attributes and overrides `handle_queue`; the other hooks do nothing by default.
-    `interrupt` is what the transport sets: called each time the driver is to look at `interrupt_status`.
+    `interrupt` is what a transport with one interrupt line sets: called each time the driver is to look at
+    `interrupt_status`. One with an interrupt for each queue sets `call`, called with the queue's number for used
+    buffers, and `announce_config` for a changed configuration space.
     """
 
     device_id: ClassVar[int]
@@ -53,6 +55,8 @@ class Device:
     ) -> None:
         self.memory = memory
         self.interrupt: Callable[[], None] = lambda: None
+        self.call: Callable[[int], None] = lambda _: self.interrupt()
+        self.announce_config: Callable[[], None] = lambda: self.interrupt()
         self.status = DeviceStatus.RESET
         self.driver_features = 0
         """Bits as the driver wrote them; `features` has them once they are accepted."""
@@ -85,6 +89,9 @@ class Device:
 
     def queue_stopped(self, number: int) -> None:
         """A queue is gone: forget what was kept of it."""
+
+    def memory_replaced(self, before: tuple[Region, ...]) -> None:
+        """Guest RAM has other regions than `before`: whatever was kept by page number is to be numbered anew."""
 
     def save_specific(self) -> bytes:
         """Return what the device type must not forget; the base knows of queues and configuration space."""
@@ -156,7 +163,8 @@ class Device:
     def call_driver(self, number: int) -> None:
         """Interrupt for used buffers of queue `number`, if the driver wants to be told."""
         if self.queues[number].should_call():
-            self._raise_interrupt(Interrupt.USED_BUFFER)
+            self.interrupt_status |= Interrupt.USED_BUFFER
+            self.call(number)
 
     def needs_reset(self, violation: DriverViolation) -> None:
         """Stop touching the queues and set DEVICE_NEEDS_RESET; the host goes on ("Device Status Field")."""
@@ -224,6 +232,22 @@ class Device:
         try:
             self._queues.enable(number, self.queue_size_max(number), self.features)
         except DriverViolation as violation:
+            self.needs_reset(violation)
+
+    def replace_memory(self, regions: Sequence[Region]) -> None:
+        """Have guest RAM consist of `regions`, while queues may be in use; a ring that is not in them needs a reset.
+
+        Raises ValueError or GuestAddressError for regions that no RAM can have; then nothing has changed.
+        """
+        before = self.memory.regions
+        self.memory.replace_regions(regions)
+        self.memory_replaced(before)
+        try:
+            self._queues.attach_again(self.features)
+        except (DriverViolation, GuestAddressError) as error:
+            for number in list(self.queues):
+                self.stop_queue(number)
+            violation = error if isinstance(error, DriverViolation) else _outside_ram(error, None)
             self.needs_reset(violation)
 
     def stop_queue(self, number: int) -> None:
@@ -381,12 +405,9 @@ class Device:
 
     def _notify_config_change(self) -> None:
         if self.status & DeviceStatus.DRIVER_OK:
-            self._raise_interrupt(Interrupt.CONFIGURATION_CHANGE)
-
-    def _raise_interrupt(self, cause: Interrupt) -> None:
-        self.interrupt_status |= cause
-        self.interrupt()
+            self.interrupt_status |= Interrupt.CONFIGURATION_CHANGE
+            self.announce_config()
 
 
-def _outside_ram(error: GuestAddressError, number: int) -> DriverViolation:
+def _outside_ram(error: GuestAddressError, number: int | None) -> DriverViolation:
     return DriverViolation("Basic Facilities of a Virtio Device / Virtqueues", str(error), queue=number)

@@ -56,6 +56,15 @@ class DeviceQueues:
         addresses = QueueAddresses(setup.size, setup.descriptor, setup.driver, setup.device)
         return self._make_queue(self._memory, number, addresses, features, self._events)
 
+    def attach_again(self, features: int) -> None:
+        """Make every ready queue anew where it stands: guest RAM was mapped elsewhere.
+
+        Raises DriverViolation or GuestAddressError for one that is not in RAM any more.
+        """
+        for number, queue in list(self.ready.items()):
+            self.ready[number] = self._make(number, self.setups[number], features)
+            self.ready[number].restore(queue.save())
+
     def forget_setups(self) -> None:
         """Be as before the driver wrote anything."""
         self.setups = [QueueSetup() for _ in self.setups]

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Backing", "MemfdBacking", "PrivateBacking"]
+__all__ = ["Backing", "FileBacking", "MemfdBacking", "PrivateBacking"]
 
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
@@ -82,6 +82,36 @@ class _Mapped:
         # An error means an older kernel (before 5.14) or no memory: the pages are then faulted in by their first use.
         _libc().madvise(self.host_address + offset, size, _MADV_POPULATE_WRITE)
 
+    def _resident_by_mincore(self) -> int:
+        pages = np.zeros(-(-self._size // mmap.PAGESIZE), np.uint8)
+        if _libc().mincore(self.host_address, self._size, pages.ctypes.data):
+            raise OSError(get_errno(), "mincore")
+        return int((pages & 1).sum()) * mmap.PAGESIZE
+
+
+class _FileMapped(_Mapped):
+    def __init__(self, fd: int, size: int, offset: int) -> None:
+        self._fd = fd
+        self._offset = offset
+        super().__init__(mmap.mmap(fd, size, offset=offset), size)
+
+    @property
+    def fd(self) -> int:
+        """The file."""
+        return self._fd
+
+    def give_back(self, offset: int, size: int) -> None:
+        """Punch a hole: MADV_DONTNEED would free nothing, the file holds the pages."""
+        mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+        if _libc().fallocate(self._fd, mode, self._offset + offset, size):
+            raise OSError(get_errno(), f"fallocate punch hole at {self._offset + offset:#x}, {size} bytes")
+
+    def close(self) -> None:
+        """Close the file descriptor, if it is this object's; the mapping lives as long as its views."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
 
 class PrivateBacking(_Mapped):
     """Anonymous memory of this process alone."""
@@ -103,13 +133,10 @@ class PrivateBacking(_Mapped):
 
     def resident_size(self) -> int:
         """Bytes that are in memory now, by mincore(2)."""
-        pages = np.zeros(-(-self._size // mmap.PAGESIZE), np.uint8)
-        if _libc().mincore(self.host_address, self._size, pages.ctypes.data):
-            raise OSError(get_errno(), "mincore")
-        return int((pages & 1).sum()) * mmap.PAGESIZE
+        return self._resident_by_mincore()
 
 
-class MemfdBacking(_Mapped):
+class MemfdBacking(_FileMapped):
     """A memfd, mapped shared. Pass `fd` to map one that another process made; it stays the caller's to close."""
 
     def __init__(self, size: int, fd: int | None = None) -> None:
@@ -117,19 +144,7 @@ class MemfdBacking(_Mapped):
         if fd is None:
             fd = os.memfd_create("vdev-guest-ram", os.MFD_CLOEXEC)
             os.ftruncate(fd, size)
-        self._fd = fd
-        super().__init__(mmap.mmap(fd, size), size)
-
-    @property
-    def fd(self) -> int:
-        """The memfd."""
-        return self._fd
-
-    def give_back(self, offset: int, size: int) -> None:
-        """Punch a hole: MADV_DONTNEED would free nothing, the file holds the pages."""
-        mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-        if _libc().fallocate(self._fd, mode, offset, size):
-            raise OSError(get_errno(), f"fallocate punch hole at {offset:#x}, {size} bytes")
+        super().__init__(fd, size, 0)
 
     def resident_size(self) -> int:
         """Bytes that the file holds now."""
@@ -137,6 +152,19 @@ class MemfdBacking(_Mapped):
 
     def close(self) -> None:
         """Close the file descriptor, if this object opened it; the mapping lives as long as its views."""
-        if self._owned and self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._owned:
+            super().close()
+
+
+class FileBacking(_FileMapped):
+    """Part of a file that somebody else made, mapped shared: `size` bytes from the page-aligned `offset` on.
+
+    `fd` belongs to this object from now on, unless the constructor raises (OSError, ValueError beyond the file's end).
+    """
+
+    def __init__(self, fd: int, size: int, offset: int) -> None:
+        super().__init__(fd, size, offset)
+
+    def resident_size(self) -> int:
+        """Bytes of the part that the file holds in memory now, by mincore(2)."""
+        return self._resident_by_mincore()

@@ -7,6 +7,7 @@ shows.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import construct
@@ -55,18 +56,35 @@ class GuestMemory:
     """
 
     def __init__(self, regions: Sequence[Region], page_marks: PageMarks | None = None) -> None:
-        self.regions = tuple(sorted(regions, key=lambda region: region.guest_address))
-        if not self.regions:
+        if not regions:
             raise ValueError("guest RAM needs at least one region")
-        for region in self.regions:
+        self.page_marks = page_marks
+        self.replace_regions(regions)
+
+    @classmethod
+    def absent(cls) -> "GuestMemory":
+        """Return guest RAM that nobody has told of yet: no address is in it until `replace_regions`."""
+        memory = cls.__new__(cls)
+        memory.page_marks = None
+        memory.replace_regions(())
+        return memory
+
+    def replace_regions(self, regions: Sequence[Region]) -> None:
+        """Be RAM of these regions from now on: a vhost-user front end tells its memory late, and changes it.
+
+        Views and page numbers that were had before go on meaning the old regions: whoever keeps some must be told.
+        Raises as the constructor does, and is then as before.
+        """
+        ordered = tuple(sorted(regions, key=lambda region: region.guest_address))
+        for region in ordered:
             if region.guest_address % PAGE_SIZE or region.size % PAGE_SIZE or not region.size:
                 raise ValueError(f"the region at {region.guest_address:#x} is not made of whole pages")
             if region.end > _ADDRESS_LIMIT:
                 raise GuestAddressError(region.guest_address, region.size, "the region ends past 2^64")
-        for before, after in zip(self.regions, self.regions[1:], strict=False):
+        for before, after in pairwise(ordered):
             if before.end > after.guest_address:
                 raise ValueError(f"the regions at {before.guest_address:#x} and {after.guest_address:#x} overlap")
-        self.page_marks = page_marks
+        self.regions = ordered
         self._starts = np.array([region.guest_address for region in self.regions], np.uint64)
         self._sizes = np.array([region.size for region in self.regions], np.uint64)
         page_counts = [region.size >> PAGE_SHIFT for region in self.regions]
@@ -170,6 +188,8 @@ class GuestMemory:
     def _regions_of(
         self, addresses: npt.NDArray[np.uint64]
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        if not self.regions:
+            return np.zeros(len(addresses), np.intp), np.ones_like(addresses), np.zeros_like(addresses)
         # Below the first region the index is 0 and the offset wraps to a huge number, which no size allows.
         index = np.maximum(np.searchsorted(self._starts, addresses, side="right") - 1, 0)
         return index, addresses - self._starts[index], self._sizes[index]

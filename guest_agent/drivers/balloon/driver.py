@@ -6,8 +6,8 @@ from guest_agent.drivers.balloon.inflation import Inflater
 from guest_agent.drivers.balloon.reporting import FreePageReporter
 from guest_agent.drivers.balloon.statistics import StatisticsAnswerer, StatisticsSource
 from guest_agent.drivers.pages import PageAllocator
-from guest_agent.mmio import MmioDriver
 from guest_agent.page_database import Owner
+from guest_agent.transport import Transport
 from guest_agent.virtqueue.split import SplitDriverQueue
 from spec.balloon import CONFIG, BalloonFeature, BalloonQueue, QueueNumbering, queue_numbers
 from spec.device import DeviceStatus, Feature, feature_mask
@@ -37,7 +37,7 @@ class BalloonDriver:
     def __init__(
         self,
         area: BalloonArea,
-        registers: MmioDriver,
+        registers: Transport,
         allocator: PageAllocator,
         queues: dict[BalloonQueue, SplitDriverQueue],
         *,
@@ -70,7 +70,7 @@ class BalloonDriver:
     @classmethod
     def start(
         cls,
-        registers: MmioDriver,
+        registers: Transport,
         memory: GuestMemory,
         allocator: PageAllocator,
         area_address: int,
@@ -123,7 +123,7 @@ class BalloonDriver:
     @classmethod
     def resume(
         cls,
-        registers: MmioDriver,
+        registers: Transport,
         memory: GuestMemory,
         allocator: PageAllocator,
         area_address: int,

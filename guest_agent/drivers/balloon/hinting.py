@@ -8,8 +8,8 @@ import numpy as np
 
 from guest_agent.drivers.balloon.area import BalloonArea, HintPhase
 from guest_agent.drivers.pages import PageAllocator
-from guest_agent.mmio import MmioDriver
 from guest_agent.page_database import Owner
+from guest_agent.transport import Transport
 from guest_agent.virtqueue.queue import DriverQueue
 from spec.balloon import COMMAND_ID_SIZE, BalloonFeature, CommandId
 from spec.device import feature_mask
@@ -32,7 +32,7 @@ _POISONED = feature_mask(BalloonFeature.PAGE_POISON)
 class HintPoster:
     """The free page queue and what was posted to it."""
 
-    def __init__(self, area: BalloonArea, queue: DriverQueue, registers: MmioDriver, allocator: PageAllocator) -> None:
+    def __init__(self, area: BalloonArea, queue: DriverQueue, registers: Transport, allocator: PageAllocator) -> None:
         self._area = area
         self._memory = area.memory
         self._queue = queue

@@ -4,8 +4,8 @@ import numpy as np
 
 from guest_agent.drivers.balloon.area import FRAMES_PER_REQUEST, BalloonArea
 from guest_agent.drivers.pages import PageAllocator, Pages
-from guest_agent.mmio import MmioDriver
 from guest_agent.page_database import Owner
+from guest_agent.transport import Transport
 from guest_agent.virtqueue.queue import DriverQueue
 from spec.balloon import CONFIG, PAGE_FRAME_SIZE, BalloonFeature
 
@@ -23,7 +23,7 @@ class Inflater:
         area: BalloonArea,
         inflate_queue: DriverQueue,
         deflate_queue: DriverQueue,
-        registers: MmioDriver,
+        registers: Transport,
         allocator: PageAllocator,
     ) -> None:
         self._area = area

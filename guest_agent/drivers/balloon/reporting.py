@@ -8,8 +8,8 @@ import numpy as np
 
 from guest_agent.drivers.balloon.area import REPORTS_PER_REQUEST, BalloonArea
 from guest_agent.drivers.pages import PageAllocator
-from guest_agent.mmio import MmioDriver
 from guest_agent.page_database import Owner
+from guest_agent.transport import Transport
 from guest_agent.virtqueue.queue import DriverQueue
 from vdev.memory import PAGE_SIZE
 
@@ -22,7 +22,7 @@ _WORTHWHILE_COUNT = 1 << _ORDERS[-1]
 class FreePageReporter:
     """The reporting queue, and the blocks that are held while a pass goes on."""
 
-    def __init__(self, area: BalloonArea, queue: DriverQueue, registers: MmioDriver, allocator: PageAllocator) -> None:
+    def __init__(self, area: BalloonArea, queue: DriverQueue, registers: Transport, allocator: PageAllocator) -> None:
         self._area = area
         self._queue = queue
         self._registers = registers

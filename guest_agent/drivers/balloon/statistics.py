@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from guest_agent.drivers.balloon.area import BalloonArea
-from guest_agent.mmio import MmioDriver
+from guest_agent.transport import Transport
 from guest_agent.virtqueue.queue import DriverQueue
 
 __all__ = ["StatisticsAnswerer", "StatisticsSource"]
@@ -15,7 +15,7 @@ StatisticsSource = Callable[[], Mapping[int, int]]
 class StatisticsAnswerer:
     """The statistics queue."""
 
-    def __init__(self, area: BalloonArea, queue: DriverQueue, registers: MmioDriver, source: StatisticsSource) -> None:
+    def __init__(self, area: BalloonArea, queue: DriverQueue, registers: Transport, source: StatisticsSource) -> None:
         self._area = area
         self._queue = queue
         self._registers = registers

@@ -15,7 +15,7 @@ from vdev.devices.balloon.reporting import Reporting
 from vdev.devices.balloon.statistics import Statistics
 from vdev.errors import SavedStateError
 from vdev.events import SILENT, Emitter
-from vdev.memory import GuestMemory
+from vdev.memory import GuestMemory, Region
 from vdev.virtqueue.queue import DeviceQueue
 from vdev.virtqueue.split import SplitDeviceQueue
 
@@ -122,6 +122,10 @@ class BalloonDevice(Device):
         """Forget the statistics buffer with its queue."""
         if self._roles.get(number) is BalloonQueue.STATISTICS:
             self.memory_statistics.forget_buffer()
+
+    def memory_replaced(self, before: tuple[Region, ...]) -> None:
+        """Number what is in the balloon anew."""
+        self.inflation.renumber(before)
 
     def reset(self) -> None:
         """Forget the driver: the balloon is empty, hints stopped; the host's target stays."""

@@ -7,7 +7,7 @@ from spec.balloon import PAGE_FRAME_NUMBER, PAGE_FRAME_SIZE
 from spec.layout import dtype_of
 from vdev.errors import DriverViolation
 from vdev.events import Emitter, PagesDeflated, PagesInflated
-from vdev.memory import GuestMemory
+from vdev.memory import PAGE_SIZE, GuestMemory, Region
 from vdev.memory.pages import PageRanges
 from vdev.virtqueue.chain import Chain
 from vdev.virtqueue.queue import DeviceQueue
@@ -66,6 +66,16 @@ class Inflation:
         """Empty the balloon: the driver that filled it is gone, and its guest may use every page."""
         self.inflated[:] = False
         self.inflated_count = 0
+
+    def renumber(self, before: tuple[Region, ...]) -> None:
+        """Guest RAM has other regions than `before`: what was in the balloon and still is RAM stays in it."""
+        pages = np.flatnonzero(self.inflated)
+        self.inflated = np.zeros(self._memory.page_count, np.bool_)
+        if len(pages):
+            addresses = GuestMemory(before).addresses_of(pages)
+            still = self._memory.contains_many(addresses, np.full(len(addresses), PAGE_SIZE, np.uint64))
+            self.inflated[self._memory.pages_of(addresses[still])] = True
+        self.inflated_count = int(self.inflated.sum())
 
     def save(self) -> bytes:
         """Return a bit per page, or nothing for an empty balloon."""

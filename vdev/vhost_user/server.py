@@ -1,0 +1,1 @@
+"""Serve a device to vhost-user front ends."""
