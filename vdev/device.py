@@ -16,7 +16,7 @@ from spec.mmio import Interrupt
 from vdev.config_space import ConfigSpace
 from vdev.device_queues import DeviceQueues, QueueFactory, QueueSetup
 from vdev.errors import DriverViolation, GuestAddressError, SavedStateError
-from vdev.events import SILENT, ConfigChanged, DeviceStatusChanged, Emitter, ViolationFound
+from vdev.events import SILENT, ConfigChanged, ConfigWritten, DeviceStatusChanged, Emitter, ViolationFound
 from vdev.memory import GuestMemory, Region
 from vdev.negotiation import STATUS_STEPS, cleared_bits_violation, feature_violation, step_violation
 from vdev.virtqueue.chain import Chain
@@ -274,6 +274,8 @@ class Device:
         else:
             self._config.write(offset, size, value)
             self.config_written(offset, size)
+            if self._events.listening:
+                self._events.emit(ConfigWritten(self.name, offset, size))
 
     def _check_config_access(self, verb: str, offset: int, size: int) -> str | None:
         field = self._config.field_at(offset, size)

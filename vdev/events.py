@@ -134,6 +134,15 @@ class ConfigChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigWritten(Event):
+    """The driver changed the device's config space: `size` bytes at `offset`."""
+
+    device: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class ViolationFound(Event):
     """A side broke the text; the device needs a reset, or the driver gave the device up."""
 
