@@ -5,13 +5,16 @@ broken and the place (queue, descriptor, address) where it showed.
 """
 
 __all__ = [
+    "BackEndViolation",
     "DeviceViolation",
     "DriverViolation",
+    "FrontEndViolation",
     "GuestAddressError",
     "ProtocolViolation",
     "SavedStateError",
     "UserError",
     "VdevError",
+    "VhostUserViolation",
 ]
 
 
@@ -81,3 +84,43 @@ class DeviceViolation(ProtocolViolation):
     """The device (host) broke a clause; the driver stops using the device."""
 
     side = "device's fault"
+
+
+class VhostUserViolation(VdevError):
+    """One side broke a clause of the vhost-user text.
+
+    `statement` names the section; `request` the message, `state` what the session was in, `queue` the ring, if known.
+    """
+
+    side = "somebody"
+
+    def __init__(
+        self,
+        statement: str,
+        message: str,
+        *,
+        request: str | None = None,
+        state: str | None = None,
+        queue: int | None = None,
+    ) -> None:
+        self.statement = statement
+        self.message = message
+        self.request = request
+        self.state = state
+        self.queue = queue
+        where = [f"queue {queue}" if queue is not None else "", f"while {state}" if state is not None else ""]
+        place = ", ".join(part for part in where if part)
+        what = f"{request}: {message}" if request is not None else message
+        super().__init__(f"{self.side}: {what}{f' ({place})' if place else ''} [vhost-user, {statement}]")
+
+
+class FrontEndViolation(VhostUserViolation):
+    """The front end broke a clause; the back end says so where it is asked, and closes the connection."""
+
+    side = "front end's fault"
+
+
+class BackEndViolation(VhostUserViolation):
+    """The back end broke a clause; the front end closes the connection."""
+
+    side = "back end's fault"
