@@ -61,6 +61,11 @@ class DriverQueue(Protocol):
         ...
 
     @property
+    def features(self) -> int:
+        """The mask of negotiated bits that the queue was made with."""
+        ...
+
+    @property
     def free_count(self) -> int:
         """Descriptors that are free."""
         ...

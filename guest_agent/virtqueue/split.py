@@ -103,6 +103,11 @@ class SplitDriverQueue:
         return self._area.addresses
 
     @property
+    def features(self) -> int:
+        """The mask of negotiated bits that the queue was made with."""
+        return self._area.features
+
+    @property
     def free_count(self) -> int:
         """Descriptors that are free."""
         return self._descriptors.free_count
