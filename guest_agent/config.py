@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from guest_agent.devices import DeviceOptions
+from guest_agent.drivers.driver import DriverOptions
 from guest_agent.workload import WORKLOADS, WorkloadOptions
 from spec.balloon import QueueNumbering
 from vdev.errors import UserError
@@ -23,7 +23,7 @@ class GuestConfig:
     `rate` is in operations per second, 0 for a guest that only serves its devices. The water marks are parts of RAM
     (see WorkloadOptions). `warm_up` makes the guest begin as one that was up for long. `poison_value` is the 32-bit
     pattern for free pages, None for no poison. `mmio_addresses` is where the bus has devices; the features are masks of
-    what drivers may use (see DeviceOptions), None for all they know.
+    what drivers may use (see DriverOptions), None for all they know.
     """
 
     workload: str = "churn"
@@ -62,9 +62,9 @@ class GuestConfig:
         return WorkloadOptions(self.low_water, self.high_water, self.full_water, files)
 
     @property
-    def device_options(self) -> DeviceOptions:
+    def device_options(self) -> DriverOptions:
         """What drivers are started with."""
-        return DeviceOptions(
+        return DriverOptions(
             _ALL_FEATURES if self.wanted_features is None else self.wanted_features,
             _ALL_FEATURES if self.ring_features is None else self.ring_features,
             self.queue_size,

@@ -23,7 +23,7 @@ from vdev.memory import PAGE_SIZE, GuestMemory
 __all__ = ["Guest", "GuestConfig"]
 
 _HOUSEKEEPING_INTERVAL = 0.2
-"""Seconds between two looks at what no interrupt tells drivers of: that there is free memory again."""
+"""Seconds between two looks at what no interrupt tells drivers of, such as that there is free memory again."""
 
 _BURST = 4
 """Operations that a late guest makes up for; what it is later than that, it does not catch up."""
@@ -103,7 +103,7 @@ class Guest:
         self._now = now
         if now >= self._housekeeping_due and not self._devices_pending:
             self._housekeeping_due = now + _HOUSEKEEPING_INTERVAL
-            self._devices.report_free_pages()
+            self._devices.housekeep()
             self._devices_pending = True
         operation_due = self.config.rate > 0 and now >= self._due
         if self._devices_pending and not (operation_due and self._devices_went_last):

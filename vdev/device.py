@@ -43,7 +43,7 @@ class Device:
 
     device_id: ClassVar[int]
     name: str
-    queue_sizes: ClassVar[tuple[int, ...]] = ()
+    queue_sizes: tuple[int, ...] = ()
     """The most descriptors that each queue can have."""
     offered_features: int = RING_FEATURES
     config_layout: ClassVar[construct.Construct | None] = None
@@ -99,6 +99,9 @@ class Device:
 
     def restore_specific(self, state: bytes) -> None:
         """Go on from what `save_specific` gave, after everything else was restored."""
+
+    def close(self) -> None:
+        """Give up what the device holds beside guest RAM, such as an open file; it is not used again."""
 
     def queue_size_max(self, number: int) -> int:
         """Return the most descriptors queue `number` can have, 0 where there is no such queue."""

@@ -128,6 +128,8 @@ class Machine:
             registers.restore(state)
 
     def close(self) -> None:
-        """Give the doorbells up."""
+        """Give the doorbells and the devices up."""
         for doorbell in self._doorbells.values():
             doorbell.close()
+        for device in self.devices:
+            device.close()

@@ -19,7 +19,12 @@ from vdev.memory import GuestMemory
 __all__ = ["BALLOON_DRIVER_FEATURES", "BalloonDriver"]
 
 BALLOON_DRIVER_FEATURES = feature_mask(
-    Feature.VERSION_1, Feature.EVENT_IDX, Feature.INDIRECT_DESC, Feature.RING_RESET, *BalloonFeature
+    Feature.VERSION_1,
+    Feature.EVENT_IDX,
+    Feature.INDIRECT_DESC,
+    Feature.NOTIFICATION_DATA,
+    Feature.RING_RESET,
+    *BalloonFeature,
 )
 """Every feature that this driver knows how to use."""
 
@@ -49,18 +54,24 @@ class BalloonDriver:
         self._area = area
         self._registers = registers
         self._allocator = allocator
+        self._statistics_source = statistics
         self._events = events
+        self._make_parts()
+        allocator.add_shrinker(self.shrink)
+
+    def _make_parts(self) -> None:
+        """Make the parts over `queues` as they are now: nothing that a part must remember is in it."""
+        area, queues, registers, allocator = self._area, self.queues, self._registers, self._allocator
         self._inflater = Inflater(
             area, queues[BalloonQueue.INFLATE], queues[BalloonQueue.DEFLATE], registers, allocator
         )
         self._statistics = self._hints = self._reporter = None
         if (queue := queues.get(BalloonQueue.STATISTICS)) is not None:
-            self._statistics = StatisticsAnswerer(area, queue, registers, statistics)
+            self._statistics = StatisticsAnswerer(area, queue, registers, self._statistics_source)
         if (queue := queues.get(BalloonQueue.FREE_PAGE)) is not None:
             self._hints = HintPoster(area, queue, registers, allocator)
         if (queue := queues.get(BalloonQueue.REPORTING)) is not None:
             self._reporter = FreePageReporter(area, queue, registers, allocator)
-        allocator.add_shrinker(self.shrink)
 
     @staticmethod
     def area_size(queue_size: int = 128) -> int:
@@ -112,7 +123,7 @@ class BalloonDriver:
         if driver._statistics is not None:
             driver._statistics.add_buffer()
         if driver._hints is not None:
-            queues[BalloonQueue.FREE_PAGE].disable_calls()
+            driver._hints.begin()
         registers.drive()
         if driver._statistics is not None:
             driver._statistics.publish()
@@ -188,6 +199,49 @@ class BalloonDriver:
     def report_free_pages(self) -> bool:
         """Begin a pass of free page reporting if it is worth while; return whether `work` has some to do."""
         return self.gave_up is None and self._reporter is not None and self._reporter.begin()
+
+    def restart_queue(self, role: BalloonQueue, size: int | None = None) -> None:
+        """Reset one queue and set it up again, empty, with `size` (a power of two) descriptors, while the others go on.
+
+        None leaves the size as it was. What the device had given back counts. What it held is the driver's again:
+        requests to inflate or deflate and an id are posted anew, the statistics buffer is filled anew, blocks in a
+        report go with the rest of its pass, and hinted blocks stay held until DONE. Call `work` afterwards.
+
+        Raises ValueError if the driver's area has no room for that size or RING_RESET was not negotiated, DeviceRefused
+        if the device does not take the queue again. What else the device breaks makes the driver give it up.
+        """
+        before = self.queues[role]
+        size = before.size if size is None else size
+        if not _NEEDED_SIZES.get(role, 1) <= size <= self._area["queue_size"]:
+            raise ValueError(f"{size} descriptors for {role.name}")
+        if not self.features >> Feature.RING_RESET & 1:
+            raise ValueError("RING_RESET was not negotiated")
+        if self.gave_up is not None:
+            return
+        try:
+            self._registers.reset_queue(before.number)
+            self._part_of(role).collect()
+            self.queues[role] = SplitDriverQueue.create(
+                self._area.memory, before.number, size, self._area.queue_address(role), self.features, self._events
+            )
+            self._registers.set_up_queue(before.number, self.queues[role].addresses)
+        except DeviceViolation as violation:
+            self._give_up(violation)
+            return
+        self._make_parts()
+        self._part_of(role).begin_again()
+
+    def _part_of(self, role: BalloonQueue) -> Inflater | StatisticsAnswerer | HintPoster | FreePageReporter:
+        parts = {
+            BalloonQueue.STATISTICS: self._statistics,
+            BalloonQueue.FREE_PAGE: self._hints,
+            BalloonQueue.REPORTING: self._reporter,
+        }
+        return parts.get(role) or self._inflater
+
+    def housekeep(self) -> None:
+        """See whether there are free pages worth telling."""
+        self.report_free_pages()
 
     def shrink(self, wanted: int) -> int:
         """Give back what the driver holds, until `wanted` pages are free; return how many became so.

@@ -36,7 +36,7 @@ class BalloonDevice(Device):
 
     device_id: ClassVar[int] = DeviceId.BALLOON
     name = "balloon"
-    queue_sizes: ClassVar[tuple[int, ...]] = (_QUEUE_SIZE,) * len(BalloonQueue)
+    queue_sizes = (_QUEUE_SIZE,) * len(BalloonQueue)
     config_layout: ClassVar[construct.Construct] = CONFIG
 
     def __init__(
