@@ -14,7 +14,7 @@ from spec.layout import dtype_of
 from vdev.errors import VdevError
 from vdev.memory import PAGE_SIZE, GuestMemory, MemfdBacking, PageMarks, Region
 from vdev.memory.write_protect import register_for_kernel_log
-from vdev.notify import EventfdDoorbell, IoEventfds
+from vdev.notify import EventfdDoorbell, IoEventfdMatch, IoEventfds
 
 __all__ = ["Hardware", "HostGone", "ProcessExits"]
 
@@ -87,7 +87,8 @@ class Hardware:
         self.interrupt = EventfdDoorbell(fds[description["interrupt"]])
         self.pause = EventfdDoorbell(fds[description["pause"]])
         self.ioeventfds = {
-            (bell["address"], bell["value"]): EventfdDoorbell(fds[bell["fd"]]) for bell in description["ioeventfds"]
+            IoEventfdMatch(bell["address"], bell["value"], bell["mask"]): EventfdDoorbell(fds[bell["fd"]])
+            for bell in description["ioeventfds"]
         }
         self.trace = None if description["trace"] is None else fds[description["trace"]]
         self._regions = [(region["address"], region["size"], fds[region["fd"]]) for region in description["regions"]]

@@ -7,7 +7,7 @@ import construct
 from guest_agent.exits import Exits
 from guest_agent.transport import DeviceRefused
 from guest_agent.virtqueue.queue import DriverAddresses, DriverQueue
-from spec.device import DeviceId, DeviceStatus, feature_mask
+from spec.device import DeviceId, DeviceStatus, Feature, feature_mask
 from spec.layout import dtype_of
 from spec.mmio import CONFIG_OFFSET, MAGIC_VALUE, VERSION, Interrupt, Register
 from vdev.errors import DeviceViolation
@@ -152,14 +152,18 @@ class MmioDriver:
     def reset_queue(self, number: int) -> None:
         """Reset one queue (RING_RESET); after it, the driver may use its memory for something else.
 
-        Raises DeviceViolation if the reset does not complete.
+        `set_up_queue` takes it into use again. Raises DeviceViolation if the reset does not complete, or leaves the
+        queue ready.
         """
         self.write(Register.QUEUE_SEL, number)
         self.write(Register.QUEUE_RESET, 1)
         for _ in range(_RESET_TRIES):
             if not self.read(Register.QUEUE_RESET):
-                return
-        raise DeviceViolation(_CLAUSE, "the queue's reset does not complete", queue=number)
+                break
+        else:
+            raise DeviceViolation(_CLAUSE, "the queue's reset does not complete", queue=number)
+        if self.read(Register.QUEUE_READY):
+            raise DeviceViolation(_CLAUSE, "a queue is ready after its reset", queue=number)
 
     def drive(self) -> None:
         """Set DRIVER_OK: the device is live."""
@@ -172,15 +176,16 @@ class MmioDriver:
 
     # Working
 
-    def notify(self, number: int) -> None:
-        """Kick queue `number`."""
-        self._exits.write(self.base + Register.QUEUE_NOTIFY, 4, number)
+    def notify(self, notification: int) -> None:
+        """Kick a queue: its number, or with NOTIFICATION_DATA what `DriverQueue.notification_data` says."""
+        self._exits.write(self.base + Register.QUEUE_NOTIFY, 4, notification)
 
     def publish(self, queue: DriverQueue) -> None:
         """Show the device what was added to `queue`, and kick it if it wants to be told."""
         queue.publish()
         if queue.should_kick():
-            self.notify(queue.number)
+            carries_data = queue.features >> Feature.NOTIFICATION_DATA & 1
+            self.notify(queue.notification_data() if carries_data else queue.number)
 
     def take_interrupt(self) -> Interrupt:
         """Return why the device interrupted, and acknowledge just that."""

@@ -2,13 +2,15 @@
 
 from enum import IntEnum, IntFlag
 
-from construct import Int32ul, Padding, Struct
+from construct import Int16ul, Int32ul, Padding, Struct
 
 __all__ = [
     "ABSENT_SHARED_MEMORY",
     "CONFIG_OFFSET",
     "DEVICE_WINDOW_SIZE",
     "MAGIC_VALUE",
+    "NOTIFICATION",
+    "QUEUE_INDEX_MASK",
     "READABLE",
     "REGISTERS",
     "VENDOR_ID",
@@ -105,6 +107,17 @@ WRITABLE = frozenset(
         Register.QUEUE_RESET,
     }
 )
+
+
+NOTIFICATION = "notification" / Struct("vq_index" / Int16ul, "next" / Int16ul)
+"""QueueNotify with NOTIFICATION_DATA negotiated: the queue, and where the driver will make the next buffer available.
+
+`next` has next_off in bits 0 to 14 and next_wrap in bit 15: a position in a packed ring, the 16-bit available index of
+a split one. Without NOTIFICATION_DATA all 32 bits are the queue's index.
+"""
+
+QUEUE_INDEX_MASK = 0xFFFF
+"""The bits of QueueNotify that `vq_index` of NOTIFICATION takes."""
 
 
 class Interrupt(IntFlag):

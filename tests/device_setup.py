@@ -53,8 +53,8 @@ class Wire:
 
     def deliver_kicks(self):
         kicks, self.kicks = self.kicks, []
-        for number in kicks:
-            self.device.queue_notify(number)
+        for value in kicks:
+            self.registers.write(Register.QUEUE_NOTIFY, 4, value)
 
 
 def recorded_events():

@@ -25,7 +25,9 @@ from vdev.virtqueue.split import SplitDeviceQueue
 
 __all__ = ["RING_FEATURES", "Device", "QueueFactory", "QueueSetup"]
 
-RING_FEATURES = feature_mask(Feature.VERSION_1, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.RING_RESET)
+RING_FEATURES = feature_mask(
+    Feature.VERSION_1, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.NOTIFICATION_DATA, Feature.RING_RESET
+)
 """What every device here offers beside its own type's features."""
 
 _FEATURE_WORDS = 5
@@ -254,9 +256,17 @@ class Device:
             self.needs_reset(violation)
 
     def stop_queue(self, number: int) -> None:
-        """Forget queue `number` and its indices ("Virtqueue Reset"); its set-up stays until it is written again."""
+        """Forget queue `number` and its indices; its set-up stays until it is written again."""
         if self.queues.pop(number, None) is not None:
             self.queue_stopped(number)
+
+    def reset_queue(self, number: int) -> None:
+        """Forget queue `number`, its indices and its set-up, while the others go on ("Virtqueue Reset").
+
+        The driver may set it up again, with other addresses and another size, and make it ready once more.
+        """
+        self.stop_queue(number)
+        self.queue_setups[number] = QueueSetup()
 
     def read_config(self, offset: int, size: int) -> int:
         """Return `size` bytes of configuration space as a little-endian integer; past its end all is 0."""

@@ -5,14 +5,15 @@ from typing import Any
 
 import trio
 
-from spec.mmio import Register
+from spec.device import Feature
+from spec.mmio import QUEUE_INDEX_MASK, Register
 from vdev.bus import MmioBus
 from vdev.device import Device
 from vdev.errors import SavedStateError
 from vdev.events import EventStream
 from vdev.memory import GuestMemory
 from vdev.mmio import MmioRegisters
-from vdev.notify import Doorbell
+from vdev.notify import Doorbell, IoEventfdMatch
 from vdev.schedule import Schedule
 from vdev.serve import Gate, serve_queue
 from vdev.vcpu import Vcpu
@@ -55,11 +56,11 @@ class Machine:
                     self._doorbells[device, number] = make_doorbell()
 
     @property
-    def ioeventfds(self) -> dict[tuple[int, int], Doorbell]:
-        """(address of a QueueNotify register, queue number) -> the doorbell that a write there rings."""
+    def ioeventfds(self) -> dict[IoEventfdMatch, Doorbell]:
+        """Which write of a QueueNotify register rings which doorbell."""
         base = dict(zip(self.devices, self.bus.addresses, strict=True))
         return {
-            (base[device] + Register.QUEUE_NOTIFY, number): doorbell
+            IoEventfdMatch(base[device] + Register.QUEUE_NOTIFY, number, _notified_bits(device)): doorbell
             for (device, number), doorbell in self._doorbells.items()
         }
 
@@ -133,3 +134,9 @@ class Machine:
             doorbell.close()
         for device in self.devices:
             device.close()
+
+
+def _notified_bits(device: Device) -> int:
+    # A match is made before the driver negotiates, so what may be negotiated decides. A driver that does not negotiate
+    # it and writes more than the queue's index all the same has its kick taken as one that was not needed.
+    return QUEUE_INDEX_MASK if device.offered_features >> Feature.NOTIFICATION_DATA & 1 else 0xFFFF_FFFF

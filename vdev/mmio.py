@@ -11,10 +11,12 @@ import construct
 
 from spec.device import DeviceStatus, Feature
 from spec.device_state import MMIO_STATE
+from spec.layout import struct_of
 from spec.mmio import (
     ABSENT_SHARED_MEMORY,
     CONFIG_OFFSET,
     MAGIC_VALUE,
+    NOTIFICATION,
     READABLE,
     VENDOR_ID,
     VERSION,
@@ -28,7 +30,10 @@ from vdev.events import SILENT, Emitter, RegisterRead, RegisterWritten
 __all__ = ["MmioRegisters"]
 
 _CLAUSE = "Virtio Over MMIO / MMIO Device Register Layout"
+_NOTIFICATION_CLAUSE = "Virtio Over MMIO / Available Buffer Notifications"
 _LOW = 0xFFFF_FFFF
+
+_unpack_notification = struct_of(NOTIFICATION).unpack
 
 _ADDRESS_REGISTERS = {
     Register.QUEUE_DESC_LOW: ("descriptor", 0),
@@ -180,11 +185,24 @@ class MmioRegisters:
             self._report("QueueReset was written without RING_RESET")
         elif value != 1:
             self._report(f"QueueReset was written with {value}, not 1")
+        elif not self.device.queue_size_max(self._queue_sel):
+            self._report(f"QueueReset was written for queue {self._queue_sel}, which does not exist")
         else:
-            self.device.stop_queue(self._queue_sel)
+            self.device.reset_queue(self._queue_sel)
 
     def _write_queue_notify(self, value: int) -> None:
-        self.device.queue_notify(value)
+        if not self.device.has_feature(Feature.NOTIFICATION_DATA):
+            self.device.queue_notify(value)
+            return
+        number, place = _unpack_notification(value.to_bytes(4, "little"))
+        queue = self.device.queues.get(number)
+        # An available index can have any value, and may be long past when the kick is looked at; a place in a packed
+        # ring has a bound. Which kick it was does not matter for what is done: the ring itself says what is available.
+        next_off = place & 0x7FFF
+        if queue is not None and self.device.has_feature(Feature.RING_PACKED) and next_off >= queue.size:
+            message = f"next_off {next_off} in a ring of {queue.size}"
+            self.device.report(DriverViolation(_NOTIFICATION_CLAUSE, message, queue=number))
+        self.device.queue_notify(number)
 
     def _write_interrupt_ack(self, value: int) -> None:
         if value & ~3:

@@ -53,7 +53,8 @@ async def serve_queue(
         if events.listening:
             events.emit(KickHandled(number, handled_count + 1, handled_count + ring_count))
         handled_count += ring_count
-        while device.queue_notify(number):
+        # A ring says nothing of its moment: it may be older than the queue's reset, and is then for nobody.
+        while number in device.queues and device.queue_notify(number):
             await _wait_turn(actor, gate, schedule)
 
 

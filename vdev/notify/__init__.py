@@ -3,7 +3,7 @@
 from vdev.notify.doorbell import Doorbell
 from vdev.notify.eventfd import EventfdDoorbell
 from vdev.notify.interrupt_line import InterruptLine
-from vdev.notify.ioeventfds import IoEventfds
+from vdev.notify.ioeventfds import IoEventfdMatch, IoEventfds
 from vdev.notify.loop import LoopDoorbell
 
-__all__ = ["Doorbell", "EventfdDoorbell", "InterruptLine", "IoEventfds", "LoopDoorbell"]
+__all__ = ["Doorbell", "EventfdDoorbell", "InterruptLine", "IoEventfdMatch", "IoEventfds", "LoopDoorbell"]

@@ -11,7 +11,7 @@ import trio
 
 from spec.exits import MAX_FD_COUNT, MAX_MESSAGE_SIZE, ExitKind
 from vdev.memory import GuestMemory
-from vdev.notify import Doorbell, EventfdDoorbell
+from vdev.notify import Doorbell, EventfdDoorbell, IoEventfdMatch
 from vdev.vcpu.exits import ExitViolation, parse_exit
 from vdev.vcpu.vcpu import GuestDied, GuestNotResponding
 
@@ -101,7 +101,7 @@ def describe_hardware(
     ram: SharedRam,
     interrupt: EventfdDoorbell,
     pause: EventfdDoorbell,
-    ioeventfds: Mapping[tuple[int, int], Doorbell],
+    ioeventfds: Mapping[IoEventfdMatch, Doorbell],
     write_protect: bool,
     trace_fd: int | None,
 ) -> tuple[dict[str, Any], list[int]]:
@@ -119,10 +119,10 @@ def describe_hardware(
         if region.backing.fd is None:
             raise TypeError("a guest process needs RAM in a memfd")
         regions.append({"fd": place(region.backing.fd), "address": region.guest_address, "size": region.size})
-    for (address, value), doorbell in ioeventfds.items():
+    for match, doorbell in ioeventfds.items():
         if not isinstance(doorbell, EventfdDoorbell):
             raise TypeError("a guest process needs doorbells that are eventfds")
-        doorbells.append({"address": address, "value": value, "fd": place(doorbell.fileno())})
+        doorbells.append({**match._asdict(), "fd": place(doorbell.fileno())})
     hardware = {
         "interrupt": place(interrupt.fileno()),
         "pause": place(pause.fileno()),

@@ -15,7 +15,7 @@ import trio
 
 from spec.exits import MAX_MESSAGE_SIZE, REPLY, ExitKind, ReplyKind
 from vdev.events import SILENT, Emitter, VcpuPaused, VcpuResumed
-from vdev.notify import Doorbell, EventfdDoorbell
+from vdev.notify import Doorbell, EventfdDoorbell, IoEventfdMatch
 from vdev.vcpu.exits import EXPECTED, Exit, ExitViolation, Running, parse_exit, parse_ready, parse_verdict
 from vdev.vcpu.guest_process import GuestProcess, SharedRam, describe_hardware, end_process
 from vdev.vcpu.vcpu import GuestDied, GuestFault, GuestNotResponding
@@ -84,16 +84,16 @@ class ProcessVcpu:
         *,
         read: Callable[[int, int], int],
         write: Callable[[int, int, int], None],
-        ioeventfds: Mapping[tuple[int, int], Doorbell],
+        ioeventfds: Mapping[IoEventfdMatch, Doorbell],
         write_protect: bool,
         trace_fd: int | None = None,
         events: Emitter = SILENT,
     ) -> "ProcessVcpu":
         """Give a guest process that is up its hardware: RAM, and doorbells both ways.
 
-        `ioeventfds` maps (address of a QueueNotify register, value written) to the doorbell that is rung instead of
-        an exit. `write_protect` registers RAM for the kernel's dirty log. Events of the guest are written as JSON
-        lines to `trace_fd`. Raises GuestDied if the process has ended.
+        `ioeventfds` maps a write of a QueueNotify register to the doorbell that is rung instead of an exit.
+        `write_protect` registers RAM for the kernel's dirty log. Events of the guest are written as JSON lines to
+        `trace_fd`. Raises GuestDied if the process has ended.
         """
         interrupt, pause = EventfdDoorbell(), EventfdDoorbell()
         hardware, fds = describe_hardware(ram, interrupt, pause, ioeventfds, write_protect, trace_fd)

@@ -184,6 +184,14 @@ class BalloonArea:
         self._ids["in_use"][indices] = 0
         self._mark_ids()
 
+    def take_id_buffers_back(self) -> set[int]:
+        """The queue is gone, and no id buffer is the device's; return the ids in those that were."""
+        in_use = self._ids["in_use"] == 1
+        ids = set(self._ids["id"][in_use].tolist())
+        self._ids["in_use"][:] = 0
+        self._mark_ids()
+        return ids
+
     def _mark_ids(self) -> None:
         self.memory.mark_written(self._ids_address, self._ids.dtype.itemsize)
 

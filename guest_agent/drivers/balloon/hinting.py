@@ -39,6 +39,22 @@ class HintPoster:
         self._registers = registers
         self._allocator = allocator
 
+    def begin(self) -> None:
+        """Set an empty queue up: its buffers need no call."""
+        self._queue.disable_calls()
+
+    def begin_again(self) -> None:
+        """Go on with an empty queue after one that is gone. An id that the device may not have seen is posted anew."""
+        area = self._area
+        area["hint_waiting"] = 0
+        self.begin()
+        lost_ids = area.take_id_buffers_back()
+        if area["announced_id"] in lost_ids:
+            area["announced_id"] = 0
+            area["hint_phase"] = HintPhase.IDLE
+        elif CommandId.STOP in lost_ids:
+            self._post_id(CommandId.STOP)
+
     def see_command_id(self, command_id: int) -> None:
         """Take note of what free_page_hint_cmd_id reads as; DONE lets all held blocks go."""
         area = self._area
@@ -56,7 +72,7 @@ class HintPoster:
     def work(self) -> bool:
         """Post an id, a batch of blocks, or STOP; return whether there is more to do at once."""
         area = self._area
-        self._collect()
+        self.collect()
         current_id, announced_id = area["current_id"], area["announced_id"]
         if area["hint_phase"] == HintPhase.IDLE:
             if current_id in (CommandId.STOP, CommandId.DONE, announced_id):
@@ -114,7 +130,8 @@ class HintPoster:
         self._registers.publish(self._queue)
         return True
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
+        """Take back what the device has looked at."""
         if self._area["hint_waiting"]:
             self._queue.disable_calls()
             self._area["hint_waiting"] = 0

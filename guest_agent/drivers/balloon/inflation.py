@@ -44,7 +44,7 @@ class Inflater:
         When the guest has no page to give, a later call tries again.
         """
         area = self._area
-        self._collect()
+        self.collect()
         if not area["balance_due"] or area["inflating_count"] or area["deflating_count"]:
             return False
         missing = area["target"] - area["actual"]
@@ -66,7 +66,7 @@ class Inflater:
         tell_first = bool(self._area["features"] >> BalloonFeature.MUST_TELL_HOST & 1)
         freed = 0
         while freed < wanted:
-            freed += self._collect()
+            freed += self.collect()
             if self._area["inflating_count"] or self._area["deflating_count"]:
                 break
             count = min(wanted - freed, FRAMES_PER_REQUEST)
@@ -75,7 +75,17 @@ class Inflater:
             self._area["balance_due"] = 0
             if not tell_first:
                 freed += self._area["deflating_count"]
-        return freed + self._collect()
+        return freed + self.collect()
+
+    def begin_again(self) -> None:
+        """Post the request that an empty queue should hold: whether the device heeded it before cannot be known."""
+        area = self._area
+        for queue, count, buffer in (
+            (self._inflate_queue, area["inflating_count"], "inflate_frames"),
+            (self._deflate_queue, area["deflating_count"], "deflate_frames"),
+        ):
+            if count and queue.free_count == queue.size:
+                self._send(queue, buffer, count)
 
     def _inflate(self, limit: int) -> bool:
         limit = min(limit, self._allocator.free_page_count - _KEPT_FREE_COUNT)
@@ -102,10 +112,13 @@ class Inflater:
     def _post(self, queue: DriverQueue, buffer: str, pages: Pages) -> None:
         frames = (self._area.memory.addresses_of(pages) // np.uint64(PAGE_FRAME_SIZE)).astype(np.int64)
         self._area.store(buffer, frames)
-        queue.add([(self._area.buffer_address(buffer), 4 * len(frames))], [], 0)
+        self._send(queue, buffer, len(frames))
+
+    def _send(self, queue: DriverQueue, buffer: str, count: int) -> None:
+        queue.add([(self._area.buffer_address(buffer), 4 * count)], [], 0)
         self._registers.publish(queue)
 
-    def _collect(self) -> int:
+    def collect(self) -> int:
         """Take acknowledged requests back; return how many pages became free by it."""
         area, freed = self._area, 0
         changed = False

@@ -46,10 +46,8 @@ class FreePageReporter:
     def work(self) -> bool:
         """Report one request's worth of blocks, or end the pass; return whether there is more to do at once."""
         area = self._area
-        if area["reporting_count"] and self._queue.collect() is not None:
-            area["reporting_count"] = 0
-            if not area["report_due"]:
-                return self._give_back()
+        if self.collect() and not area["report_due"]:
+            return self._give_back()
         if not area["report_due"] or area["reporting_count"]:
             return False
         segments: list[tuple[int, int]] = []
@@ -67,6 +65,19 @@ class FreePageReporter:
         self._queue.add([], segments, 0)
         self._registers.publish(self._queue)
         return True
+
+    def collect(self) -> bool:
+        """Take the request back if the device acknowledged it; return whether it did."""
+        if not self._area["reporting_count"] or self._queue.collect() is None:
+            return False
+        self._area["reporting_count"] = 0
+        return True
+
+    def begin_again(self) -> None:
+        """Take the request's blocks back from a queue that is gone: a later pass offers them again."""
+        self._area["reporting_count"] = 0
+        if not self._area["report_due"]:
+            self._give_back()
 
     def make_way(self) -> None:
         """End the pass because the device asks for hints; the next one begins as soon as it does so no more."""

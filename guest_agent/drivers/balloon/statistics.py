@@ -32,7 +32,16 @@ class StatisticsAnswerer:
 
     def work(self) -> bool:
         """Answer if the device asked. One answer waits for the next request, so there is never more to do at once."""
-        if self._queue.collect() is not None:
+        if self.collect():
             self.add_buffer()
             self.publish()
         return False
+
+    def collect(self) -> bool:
+        """Take the buffer back if the device returned it; return whether it did."""
+        return self._queue.collect() is not None
+
+    def begin_again(self) -> None:
+        """Fill the buffer for an empty queue."""
+        self.add_buffer()
+        self.publish()
