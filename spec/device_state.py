@@ -32,6 +32,8 @@ QUEUE_STATE = "queue" / Struct(
     "unsignalled_count" / Int32ul,
     "kicks_enabled" / Flag,
     "outstanding" / PrefixedArray(Int16ul, Int16ul),
+    "outstanding_are_last" / Flag,
+    "descriptor_counts" / PrefixedArray(Int16ul, Int16ul),
 )
 """`descriptor`, `driver` and `device` are the addresses of the three areas. What follows `ready` is the device side of
 the ring (see `vdev.virtqueue.queue.QueueState`), without meaning while the queue is not ready.

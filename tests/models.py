@@ -30,16 +30,20 @@ class Wishes:
     """One side's wish to be told of entries that the other side places, by numbers that never wrap.
 
     With EVENT_IDX the side names one entry, and is told when that one is placed. Otherwise it is told of all or none.
+    In a packed queue it can be told of all or none with EVENT_IDX, too: of all before it first names one, of none when
+    switched off.
     """
 
     event_idx: bool
     placed: int
+    packed: bool = False
     enabled: bool = True
     event: int = 0
     looked: int = 0
 
     def __post_init__(self):
         self.event = self.looked = self.placed
+        self.names_one = self.event_idx and not self.packed
 
     def disable(self, seen: int) -> None:
         self.enabled = False
@@ -48,17 +52,21 @@ class Wishes:
     def enable(self, seen: int) -> None:
         self.enabled = True
         self.event = seen
+        self.names_one = self.event_idx
 
     def saw(self, seen: int) -> None:
         """The side took everything before entry `seen`."""
         if self.enabled:
             self.event = seen
+            self.names_one = self.event_idx
 
     def should_tell(self) -> bool:
         """Would the other side, looking now, ring?"""
         news = range(self.looked, self.placed)
         self.looked = self.placed
-        if self.event_idx:
+        if self.packed and not self.enabled:
+            return False
+        if self.names_one:
             return self.event in news
         return self.enabled and len(news) > 0
 
@@ -70,6 +78,8 @@ class QueueModel:
     size: int
     event_idx: bool
     start: int = 0
+    packed: bool = False
+    in_order: bool = False
     free: int = 0
     added: list[Buffer] = field(default_factory=list)
     available: list[Buffer] = field(default_factory=list)
@@ -79,8 +89,12 @@ class QueueModel:
     def __post_init__(self):
         self.free = self.size
         self.popped = self.collected = self.start
-        self.kicks = Wishes(self.event_idx, self.start)
-        self.calls = Wishes(self.event_idx, self.start)
+        self.kicks = Wishes(self.event_idx, self.start, self.packed)
+        self.calls = Wishes(self.event_idx, self.start, self.packed)
+
+    def entries(self, buffer: Buffer) -> int:
+        """Ring entries that a buffer takes, which is what wishes are about."""
+        return buffer.cost if self.packed else 1
 
     def add(self, buffer: Buffer) -> bool:
         """False when it does not fit."""
@@ -91,7 +105,7 @@ class QueueModel:
         return True
 
     def publish(self) -> None:
-        self.kicks.placed += len(self.added)
+        self.kicks.placed += sum(map(self.entries, self.added))
         self.available += self.added
         self.added = []
 
@@ -99,20 +113,22 @@ class QueueModel:
         if not self.available:
             return None
         buffer = self.available.pop(0)
-        self.popped += 1
+        self.popped += self.entries(buffer)
         self.kicks.saw(self.popped)
         return buffer
 
     def push(self, head: int, written_size: int) -> None:
-        self.used.append((self.held.pop(head), written_size))
-        self.calls.placed += 1
+        assert not self.in_order or head == next(iter(self.held))
+        buffer = self.held.pop(head)
+        self.used.append((buffer, written_size))
+        self.calls.placed += self.entries(buffer)
 
     def collect(self) -> tuple[Buffer, int] | None:
         if not self.used:
             return None
         buffer, written_size = self.used.pop(0)
         self.free += buffer.cost
-        self.collected += 1
+        self.collected += self.entries(buffer)
         self.calls.saw(self.collected)
         return buffer, written_size
 

@@ -9,7 +9,7 @@ from guest_agent.virtqueue import NoQueueHere, QueueFull, SplitDriverQueue, Used
 from guest_agent.virtqueue.area import QueueArea
 from spec.split_area import split_area
 from spec.split_ring import MAX_QUEUE_SIZE
-from tests.split_ring_setup import AREA, MarkChecker, make_ends, make_features
+from tests.ring_setup import AREA, MarkChecker, make_ends, make_features
 from vdev.errors import GuestAddressError
 from vdev.events import ChainsMadeAvailable, ChainsPopped, ChainsUsed, EventStream, UsedCollected
 from vdev.memory import GuestMemory, PageMarks

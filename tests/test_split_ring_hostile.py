@@ -12,7 +12,7 @@ import vdev.virtqueue.split as split
 from spec.layout import struct_of
 from spec.split_ring import DESCRIPTOR, USED_ELEMENT, DescriptorFlag
 from tests.models import Refused, read_chain
-from tests.split_ring_setup import make_ends, make_features
+from tests.ring_setup import make_ends, make_features
 from vdev.errors import DeviceViolation, DriverViolation
 from vdev.memory import PAGE_SIZE, GuestMemory, PrivateBacking, Region
 from vdev.virtqueue import QueueAddresses, QueueState, SplitDeviceQueue
@@ -268,8 +268,10 @@ def test_areas_that_cannot_be_are_refused(addresses, says):
     [
         QueueState(next_avail=65536),
         QueueState(next_used=-1),
-        QueueState(next_avail=1),
+        QueueState(outstanding=(1,)),
+        QueueState(next_avail=17),
         QueueState(next_avail=2, outstanding=(3, 3)),
+        QueueState(next_avail=1, outstanding=(3,), descriptor_counts=(1,)),
         QueueState(next_avail=1, outstanding=(16,)),
         QueueState(unsignalled_count=-1),
     ],

@@ -10,7 +10,7 @@ import trio
 
 from guest_agent.virtqueue import SplitDriverQueue
 from tests import split_ring_device_process
-from tests.split_ring_setup import AREA, make_features
+from tests.ring_setup import AREA, make_features
 from vdev.memory import GuestMemory, MemfdBacking, Region
 from vdev.notify import EventfdDoorbell
 

@@ -96,6 +96,8 @@ class DeviceQueues:
                         unsignalled_count=state.unsignalled_count,
                         kicks_enabled=state.kicks_enabled,
                         outstanding=tuple(state.outstanding),
+                        outstanding_are_last=state.outstanding_are_last,
+                        descriptor_counts=tuple(state.descriptor_counts),
                     )
                 )
             except (DriverViolation, GuestAddressError, ValueError) as error:

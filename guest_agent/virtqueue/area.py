@@ -4,14 +4,13 @@ Each part is seen twice: as a memoryview for one access and as a numpy array for
 byte order, which is little-endian wherever `vdev.memory.order` can be imported.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from guest_agent.virtqueue.noted_area import AreaHead, NotedArea, offset_of
 from guest_agent.virtqueue.queue import DriverAddresses, NoQueueHere
 from spec.layout import dtype_of
-from spec.split_area import AREA_MAGIC, NOTES, chain_notes, split_area
+from spec.split_area import AREA_MAGIC, NO_BATCH, NOTES, chain_notes, split_area
 from spec.split_ring import (
     DESCRIPTOR,
     MAX_QUEUE_SIZE,
@@ -21,19 +20,9 @@ from spec.split_ring import (
     used_ring,
     used_ring_size,
 )
-from vdev.memory import PAGE_SIZE, GuestMemory
-from vdev.memory.pages import PAGE_SHIFT
+from vdev.memory import GuestMemory
 
 __all__ = ["Note", "QueueArea"]
-
-_PAGE_SHIFT = np.int64(PAGE_SHIFT)
-_NOTES_SIZE: int = NOTES.sizeof()
-
-
-def offset_of(dtype: np.dtype[Any], name: str) -> int:
-    """Return the byte offset of a field."""
-    assert dtype.fields is not None
-    return int(dtype.fields[name][1])
 
 
 def _note(name: str) -> int:
@@ -43,20 +32,19 @@ def _note(name: str) -> int:
 class Note:
     """Where each of the driver's notes stands in `QueueArea.notes`: the number of its 32-bit word."""
 
-    MAGIC = _note("magic")
-    SIZE = _note("size")
-    FEATURES_LOW = _note("features")
-    FEATURES_HIGH = FEATURES_LOW + 1
-    INDIRECT_CAPACITY = _note("indirect_capacity")
     FREE_COUNT = _note("free_count")
     UNKICKED_COUNT = _note("unkicked_count")
     CALLS_ENABLED = _note("calls_enabled")
     NEXT_AVAILABLE = _note("next_available")
     PUBLISHED = _note("published")
     LAST_USED = _note("last_used")
+    NEXT_DESCRIPTOR = _note("next_descriptor")
+    OLDEST_DESCRIPTOR = _note("oldest_descriptor")
+    BATCH_HEAD = _note("batch_head")
+    BATCH_WRITTEN_SIZE = _note("batch_written_size")
 
 
-class QueueArea:
+class QueueArea(NotedArea):
     """The area of a queue of `size` descriptors at the page-aligned guest-physical `address`.
 
     What was stored through a view must be told with `mark` (bytes) or `mark_slots` (all that stands at the index of
@@ -66,15 +54,8 @@ class QueueArea:
     def __init__(self, memory: GuestMemory, address: int, size: int, indirect_capacity: int) -> None:
         if not is_queue_size(size):
             raise ValueError(f"{size} is no queue size: a power of two up to {MAX_QUEUE_SIZE} is")
-        if address % PAGE_SIZE:
-            raise ValueError(f"the area at {address:#x} does not begin a page")
         self.layout = layout = split_area(size, indirect_capacity)
-        self.size = size
-        self.indirect_capacity = indirect_capacity
-        self.address = address
-        self.bytes = memory.bytes_view(address, layout.size)
-        self._memory = memory
-        self._first_page = memory.page_of(address)
+        super().__init__(memory, address, size, indirect_capacity, layout.size)
 
         self.addresses = DriverAddresses(
             size, address + layout.descriptor, address + layout.available, address + layout.used
@@ -90,7 +71,6 @@ class QueueArea:
         self.used = used_bytes.data.cast("H")
         self.used_view = memory.view(self.addresses.device, used_ring(size))
         self.used_ring = self.used_view["ring"]
-        self.notes = self.bytes[:_NOTES_SIZE].data.cast("I")
         self.indirect_tables = self.bytes[layout.indirect :].data
 
         # Where the parts behind the index stand: 16-bit words, and the used ring in bytes.
@@ -121,15 +101,11 @@ class QueueArea:
     def create(cls, memory: GuestMemory, address: int, size: int, features: int, indirect_capacity: int) -> "QueueArea":
         """Clear the area and note that all descriptors are free."""
         area = cls(memory, address, size, indirect_capacity)
-        area.bytes[:] = 0
-        area.notes[Note.SIZE] = size
-        area.notes[Note.FEATURES_LOW] = features & 0xFFFF_FFFF
-        area.notes[Note.FEATURES_HIGH] = features >> 32 & 0xFFFF_FFFF
-        area.notes[Note.INDIRECT_CAPACITY] = indirect_capacity
+        area.write_head(AREA_MAGIC, features)
         area.notes[Note.FREE_COUNT] = size
         area.notes[Note.CALLS_ENABLED] = 1
+        area.notes[Note.BATCH_HEAD] = NO_BATCH
         area.free[:] = np.arange(size)[::-1]  # a stack: descriptor 0 goes first
-        area.notes[Note.MAGIC] = AREA_MAGIC
         area.mark(0, area.layout.size)
         return area
 
@@ -139,28 +115,18 @@ class QueueArea:
 
         Raises NoQueueHere.
         """
-        if address % PAGE_SIZE or not memory.contains(address, _NOTES_SIZE):
+        head = AreaHead.read(memory, address)
+        if head is None:
             raise NoQueueHere(f"{address:#x} does not begin a page of RAM")
-        notes = memory.bytes_view(address, _NOTES_SIZE).data.cast("I")
-        size, indirect_capacity = notes[Note.SIZE], notes[Note.INDIRECT_CAPACITY]
+        magic, size, indirect_capacity = head
         if (
-            notes[Note.MAGIC] != AREA_MAGIC
+            magic != AREA_MAGIC
             or not is_queue_size(size)
             or indirect_capacity > MAX_QUEUE_SIZE
             or not memory.contains(address, split_area(size, indirect_capacity).size)
         ):
-            raise NoQueueHere(f"no queue was made at {address:#x}")
+            raise NoQueueHere(f"no split queue was made at {address:#x}")
         return cls(memory, address, size, indirect_capacity)
-
-    @property
-    def features(self) -> int:
-        """The mask of negotiated bits that the queue was made with."""
-        return int(self.notes[Note.FEATURES_LOW] | self.notes[Note.FEATURES_HIGH] << 32)
-
-    def mark(self, offset: int, size: int) -> None:
-        """Tell the dirty log that `size` bytes from `offset` on were stored."""
-        if self._memory.page_marks is not None:
-            self._memory.mark_written(self.address + offset, size)
 
     def store_available_word(self, word: int, value: int) -> None:
         """Store one 16-bit word of the available ring, in one piece."""
@@ -173,19 +139,6 @@ class QueueArea:
         ring = self.layout.available + 2 * self.available_ring_word
         self.mark(ring + 2 * place, 2 * before_wrap)
         self.mark(ring, 2 * (count - before_wrap))
-
-    def mark_notes(self) -> None:
-        """Tell the dirty log that a word of `notes` was stored."""
-        self.mark(0, _NOTES_SIZE)
-
-    def mark_slots(self, slots: npt.ArrayLike) -> None:
-        """Tell the dirty log that everything at the index of these descriptors was stored, but for `free`."""
-        marks = self._memory.page_marks
-        if marks is None:
-            return
-        indices = np.atleast_1d(np.asarray(slots, np.int64))
-        offsets = np.concatenate([offset + indices * item_size for offset, item_size in self._slot_parts])
-        marks.mark_pages(self._first_page + (offsets >> _PAGE_SHIFT))
 
 
 def is_queue_size(size: int) -> bool:

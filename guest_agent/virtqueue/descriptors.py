@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from guest_agent.virtqueue.area import Note, QueueArea
+from guest_agent.virtqueue.buffers import check_batch, checked_segments, uses_table
+from guest_agent.virtqueue.in_order import heads_in_order
 from guest_agent.virtqueue.queue import QueueFull
 from spec.layout import struct_of
 from spec.split_ring import DESCRIPTOR, DescriptorFlag
@@ -20,8 +22,6 @@ __all__ = ["Descriptors"]
 # Plain integers: an IntFlag operation costs as much as the rest of a descriptor.
 _NEXT, _WRITE, _INDIRECT = int(DescriptorFlag.NEXT), int(DescriptorFlag.WRITE), int(DescriptorFlag.INDIRECT)
 
-_LIMIT_64 = (1 << 64) - 1
-_CHAIN_SIZE_LIMIT = 1 << 32
 _DESCRIPTOR_SIZE: int = DESCRIPTOR.sizeof()
 _pack_descriptor = struct_of(DESCRIPTOR).pack_into
 
@@ -29,13 +29,15 @@ _pack_descriptor = struct_of(DESCRIPTOR).pack_into
 class Descriptors:
     """The descriptor table of one area (virtio 1.4, "Placing Buffers Into The Descriptor Table").
 
-    `indirect` says whether INDIRECT_DESC was negotiated.
+    `indirect` and `in_order` say whether INDIRECT_DESC and IN_ORDER were negotiated. With IN_ORDER descriptors are
+    taken in ring order, and come back in the same.
     """
 
-    def __init__(self, area: QueueArea, *, indirect: bool) -> None:
+    def __init__(self, area: QueueArea, *, indirect: bool, in_order: bool = False) -> None:
         self._area = area
         self._notes = area.notes
         self._table_capacity = area.indirect_capacity if indirect else 0
+        self._in_order = in_order
 
     @property
     def free_count(self) -> int:
@@ -53,19 +55,16 @@ class Descriptors:
 
         Raises QueueFull, and ValueError for what the text forbids.
         """
-        segments = [(address, size, 0) for address, size in readable]
-        segments += [(address, size, _WRITE) for address, size in writable]
-        use_indirect = self._choose_indirect(len(segments), indirect)
-        self._check_buffer(segments, token)
+        area = self._area
+        use_indirect = uses_table(len(readable) + len(writable), indirect, self._table_capacity)
+        segments = checked_segments(readable, writable, token, write_flag=_WRITE, queue_size=area.size)
         free_count = self._notes[Note.FREE_COUNT]
         needed_count = 1 if use_indirect else len(segments)
         if needed_count > free_count:
             raise QueueFull(f"{needed_count} descriptors needed, {free_count} free")
 
-        area = self._area
-        slots = area.free_words[free_count - needed_count : free_count].tolist()
-        slots.reverse()
-        head: int = slots[0]
+        slots = self._take_slots(needed_count)
+        head = slots[0]
         if use_indirect:
             self._store_indirect(head, segments)
         else:
@@ -76,31 +75,21 @@ class Descriptors:
         area.writable_size_words[head] = sum([size for _, size in writable])
         area.descriptor_count_words[head] = needed_count
         area.mark_slots(slots)
-        self._notes[Note.FREE_COUNT] = free_count - needed_count
         area.mark_notes()
         return head
 
-    def _choose_indirect(self, segment_count: int, wish: bool | None) -> bool:
-        if wish is None:
-            return 1 < segment_count <= self._table_capacity
-        if wish and segment_count > self._table_capacity:
-            raise ValueError(f"no indirect table for {segment_count} segments")
-        return wish
-
-    def _check_buffer(self, segments: list[tuple[int, int, int]], token: int) -> None:
-        if not segments:
-            raise ValueError("a buffer needs a segment")
-        if len(segments) > self._area.size:
-            raise ValueError(f"{len(segments)} segments in a queue of {self._area.size}")
-        total_size = 0
-        for address, size, _ in segments:
-            total_size += size
-            if not (0 <= address <= _LIMIT_64 and 0 <= size < _CHAIN_SIZE_LIMIT):
-                raise ValueError(f"no descriptor can hold address {address:#x}, {size} bytes")
-        if total_size > _CHAIN_SIZE_LIMIT:
-            raise ValueError("a buffer of more than 2^32 bytes")
-        if not 0 <= token <= _LIMIT_64:
-            raise ValueError(f"token {token} is not a 64-bit number")
+    def _take_slots(self, count: int) -> list[int]:
+        notes = self._notes
+        free_count = notes[Note.FREE_COUNT]
+        notes[Note.FREE_COUNT] = free_count - count
+        slots: list[int]
+        if self._in_order:
+            first, size = notes[Note.NEXT_DESCRIPTOR], self._area.size
+            notes[Note.NEXT_DESCRIPTOR] = (first + count) & (size - 1)
+            return [slot & (size - 1) for slot in range(first, first + count)]
+        slots = self._area.free_words[free_count - count : free_count].tolist()
+        slots.reverse()
+        return slots
 
     def _store_indirect(self, head: int, segments: list[tuple[int, int, int]]) -> None:
         area = self._area
@@ -131,17 +120,12 @@ class Descriptors:
         tokens: npt.NDArray[np.uint64],
     ) -> npt.NDArray[np.int64]:
         """Make a chain of one descriptor of each buffer, as many as fit; returns their heads."""
-        if not len(addresses) == len(sizes) == len(tokens):
-            raise ValueError(f"{len(addresses)} addresses, {len(sizes)} sizes and {len(tokens)} tokens")
-        free_count = self._notes[Note.FREE_COUNT]
-        count = min(len(addresses), free_count)
+        count = check_batch(addresses, sizes, tokens, self._notes[Note.FREE_COUNT])
         if not count:
             return np.empty(0, np.int64)
         sizes = sizes[:count]
-        if int(sizes.max()) >= _CHAIN_SIZE_LIMIT:
-            raise ValueError(f"no descriptor can hold {int(sizes.max())} bytes")
         area = self._area
-        slots = area.free[free_count - count : free_count][::-1].astype(np.int64)
+        slots = self._take_many_slots(count)
         records = np.zeros(count, area.records.dtype)
         records["addr"] = addresses[:count]
         records["len"] = sizes
@@ -151,9 +135,18 @@ class Descriptors:
         area.writable_sizes[slots] = sizes if writable else 0
         area.descriptor_counts[slots] = 1
         area.mark_slots(slots)
-        self._notes[Note.FREE_COUNT] = free_count - count
         area.mark_notes()
         return slots
+
+    def _take_many_slots(self, count: int) -> npt.NDArray[np.int64]:
+        notes = self._notes
+        free_count = notes[Note.FREE_COUNT]
+        notes[Note.FREE_COUNT] = free_count - count
+        if self._in_order:
+            first, size = notes[Note.NEXT_DESCRIPTOR], self._area.size
+            notes[Note.NEXT_DESCRIPTOR] = (first + count) & (size - 1)
+            return np.arange(first, first + count) & (size - 1)
+        return self._area.free[free_count - count : free_count][::-1].astype(np.int64)
 
     def release(self, head: int) -> None:
         """Free all descriptors of a chain."""
@@ -161,6 +154,9 @@ class Descriptors:
         count = area.descriptor_count_words[head]
         area.descriptor_count_words[head] = 0
         area.mark_slots(head)
+        if self._in_order:
+            self._note_freed_in_order(count)
+            return
         free_count = self._notes[Note.FREE_COUNT]
         slot = head
         for place in range(free_count, free_count + count):
@@ -174,6 +170,9 @@ class Descriptors:
         slots, left = heads, area.descriptor_counts[heads].astype(np.int64)
         area.descriptor_counts[heads] = 0
         area.mark_slots(heads)
+        if self._in_order:
+            self._note_freed_in_order(int(left.sum()))
+            return
         first = place = self._notes[Note.FREE_COUNT]
         while len(slots):
             area.free[place : place + len(slots)] = slots
@@ -187,3 +186,14 @@ class Descriptors:
         self._area.mark(self._area.free_offset + 2 * free_count, 2 * count)
         self._notes[Note.FREE_COUNT] = free_count + count
         self._area.mark_notes()
+
+    def _note_freed_in_order(self, count: int) -> None:
+        notes = self._notes
+        notes[Note.OLDEST_DESCRIPTOR] = (notes[Note.OLDEST_DESCRIPTOR] + count) & (self._area.size - 1)
+        notes[Note.FREE_COUNT] += count
+        self._area.mark_notes()
+
+    def oldest(self, count: int) -> npt.NDArray[np.int64]:
+        """Return the heads of the `count` oldest chains, with IN_ORDER."""
+        span = self._area.size - self._notes[Note.FREE_COUNT]
+        return heads_in_order(self._notes[Note.OLDEST_DESCRIPTOR], self._area.descriptor_counts, span)[:count]

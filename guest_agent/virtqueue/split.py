@@ -7,10 +7,12 @@ import numpy.typing as npt
 
 from guest_agent.virtqueue.area import Note, QueueArea
 from guest_agent.virtqueue.descriptors import Descriptors
+from guest_agent.virtqueue.in_order import sizes_in_order
+from guest_agent.virtqueue.noted_area import whole_pages
 from guest_agent.virtqueue.queue import DriverAddresses, Used, UsedBatch
 from spec.device import Feature
 from spec.layout import struct_of
-from spec.split_area import split_area
+from spec.split_area import NO_BATCH, split_area
 from spec.split_ring import (
     USED_ELEMENT,
     AvailableFlag,
@@ -19,7 +21,7 @@ from spec.split_ring import (
 )
 from vdev.errors import DeviceViolation
 from vdev.events import SILENT, ChainsMadeAvailable, Emitter, UsedCollected
-from vdev.memory import PAGE_SIZE, GuestMemory
+from vdev.memory import GuestMemory
 from vdev.memory.order import full_fence, load_fence, store_fence
 
 __all__ = ["SplitDriverQueue"]
@@ -57,7 +59,10 @@ class SplitDriverQueue:
         self._events = events
         self._notes = area.notes
         self._event_idx = bool(area.features >> Feature.EVENT_IDX & 1)
-        self._descriptors = Descriptors(area, indirect=bool(area.features >> Feature.INDIRECT_DESC & 1))
+        self._in_order = bool(area.features >> Feature.IN_ORDER & 1)
+        self._descriptors = Descriptors(
+            area, indirect=bool(area.features >> Feature.INDIRECT_DESC & 1), in_order=self._in_order
+        )
 
     @staticmethod
     def area_size(size: int, indirect_capacity: int = 0) -> int:
@@ -65,7 +70,7 @@ class SplitDriverQueue:
 
         `indirect_capacity` is the most entries an indirect table can have; every descriptor gets such a table.
         """
-        return -(-split_area(size, indirect_capacity).size // PAGE_SIZE) * PAGE_SIZE
+        return whole_pages(split_area(size, indirect_capacity).size)
 
     @classmethod
     def create(
@@ -182,9 +187,18 @@ class SplitDriverQueue:
         return used
 
     def _take(self) -> Used:
+        area = self._area
+        head, written_size = self._next_in_order() if self._in_order else self._used_entry()
+        used = Used(area.token_words[head], written_size, head)
+        self._descriptors.release(head)
+        self._note_collected(1)
+        return used
+
+    def _used_entry(self) -> tuple[int, int]:
+        """Return head and written size of the next used entry, checked."""
         load_fence()
-        area, last_used = self._area, self._notes[Note.LAST_USED]
-        place = last_used & (self.size - 1)
+        area = self._area
+        place = self._notes[Note.LAST_USED] & (self.size - 1)
         head, written_size = _unpack_used(area.used_bytes, area.used_ring_offset + _USED_SIZE * place)
         if head >= self.size:
             raise DeviceViolation(
@@ -200,10 +214,26 @@ class SplitDriverQueue:
                 queue=self.number,
                 descriptor=head,
             )
-        used = Used(area.token_words[head], written_size, head)
-        self._descriptors.release(head)
-        self._note_collected(1)
-        return used
+        return head, written_size
+
+    def _next_in_order(self) -> tuple[int, int]:
+        """Return head and written size of the oldest chain, for which the next used entry may speak, too."""
+        notes = self._notes
+        oldest = notes[Note.OLDEST_DESCRIPTOR]
+        last, written_size = notes[Note.BATCH_HEAD], notes[Note.BATCH_WRITTEN_SIZE]
+        if last == NO_BATCH:
+            last, written_size = self._used_entry()
+            if last == oldest:
+                return last, written_size
+            if last not in self._descriptors.oldest(self._pending_count()):
+                message = "an id that idx does not cover, with IN_ORDER"
+                raise DeviceViolation(_USED_RING, message, queue=self.number, descriptor=last)
+            notes[Note.BATCH_HEAD], notes[Note.BATCH_WRITTEN_SIZE] = last, written_size
+        if last == oldest:
+            notes[Note.BATCH_HEAD] = NO_BATCH
+            return last, written_size
+        # One that was passed over counts as written completely.
+        return oldest, self._area.writable_size_words[oldest]
 
     def collect_batch(self, limit: int | None = None) -> UsedBatch:
         """Take all used buffers back, or the first `limit`; those behind a violation are left."""
@@ -211,6 +241,8 @@ class SplitDriverQueue:
         count = self._pending_count_and_arm(self.size if limit is None else limit)
         if count < _SMALL_BATCH:
             return self._take_one_by_one(count)
+        if self._in_order:
+            return self._collect_in_order(count)
         load_fence()
         entries = area.used_ring[self._ring_places(last_used, count)]
         heads, written_sizes = entries["id"].astype(np.int64), entries["len"].astype(np.int64)
@@ -228,6 +260,30 @@ class SplitDriverQueue:
         batch = UsedBatch(area.tokens[heads], written_sizes[:count], heads)
         self._descriptors.release_batch(heads)
         self._note_collected(count)
+        self._tell_collected(heads.tolist())
+        return batch
+
+    def _collect_in_order(self, count: int) -> UsedBatch:
+        area, pending_count = self._area, self._pending_count()
+        if self._notes[Note.BATCH_HEAD] != NO_BATCH or count < pending_count:
+            return self._take_one_by_one(count)
+        load_fence()
+        heads = self._descriptors.oldest(count)
+        entries = area.used_ring[self._ring_places(self._notes[Note.LAST_USED], count)]
+        writable_sizes = area.writable_sizes[heads].astype(np.int64)
+        written_sizes = sizes_in_order(
+            heads,
+            np.ones(count, np.bool_),
+            entries["id"].astype(np.int64),
+            entries["len"].astype(np.int64),
+            writable_sizes,
+        )
+        if not len(written_sizes):
+            return self._take_one_by_one(1)
+        heads = heads[: len(written_sizes)]
+        batch = UsedBatch(area.tokens[heads], written_sizes, heads)
+        self._descriptors.release_batch(heads)
+        self._note_collected(len(heads))
         self._tell_collected(heads.tolist())
         return batch
 

@@ -82,6 +82,12 @@ class ChainBatch:
     def __iter__(self) -> Iterator[Chain]:
         return (self.chain(position) for position in range(len(self)))
 
+    def writable_sizes(self) -> npt.NDArray[np.uint64]:
+        """Return for each chain the bytes that the device may write."""
+        # Sums of doubles are exact here: a chain is at most 2^32 bytes.
+        sums = np.bincount(self.segment_chain, self.sizes * self.writable, len(self))
+        return sums.astype(np.uint64)
+
     def chain(self, position: int) -> Chain:
         """Return the chain at `position`, for a device that handles buffers one by one. Raises IndexError."""
         head = int(self.heads[position])
@@ -109,4 +115,20 @@ class ChainBatch:
             addresses=np.array(addresses, np.uint64),
             sizes=np.array(sizes, np.uint64),
             writable=np.array(writable, np.bool_),
+        )
+
+    @classmethod
+    def joined(cls, batches: list["ChainBatch"]) -> "ChainBatch":
+        """Return the batch that holds the chains of all `batches`."""
+        if not batches:
+            return cls.of([])
+        firsts = np.cumsum([0] + [len(batch) for batch in batches[:-1]])
+        return cls(
+            heads=np.concatenate([batch.heads for batch in batches]),
+            segment_chain=np.concatenate(
+                [batch.segment_chain + first for batch, first in zip(batches, firsts, strict=True)]
+            ),
+            addresses=np.concatenate([batch.addresses for batch in batches]),
+            sizes=np.concatenate([batch.sizes for batch in batches]),
+            writable=np.concatenate([batch.writable for batch in batches]),
         )

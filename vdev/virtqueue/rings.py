@@ -24,6 +24,7 @@ from spec.split_ring import (
 )
 from vdev.errors import DriverViolation
 from vdev.memory import GuestMemory
+from vdev.virtqueue.areas import check_area
 from vdev.virtqueue.queue import QueueAddresses
 
 __all__ = ["FLAGS", "IDX", "Rings"]
@@ -75,18 +76,18 @@ class Rings:
         self._memory.mark_written(self._used_address + offset, _USED_SIZE)
 
     def store_used_entries(
-        self, index: int, heads: npt.NDArray[np.int64], written_sizes: npt.NDArray[np.int64]
+        self, places: npt.NDArray[np.int64], heads: npt.NDArray[np.int64], written_sizes: npt.NDArray[np.int64]
     ) -> None:
-        """Store the entries from the free-running `index` on, round the ring's end."""
-        count = len(heads)
-        places = self.places(index, count)
+        """Store entries at `places`, which ascend round the ring's end."""
         self._used_entries["id"][places] = heads
         self._used_entries["len"][places] = written_sizes
-        first = int(places[0])
-        before_wrap = min(count, self._size - first)
+        first, last = int(places[0]), int(places[-1])
         ring = self._used_address + self._used_ring_offset
-        self._memory.mark_written(ring + _USED_SIZE * first, _USED_SIZE * before_wrap)
-        self._memory.mark_written(ring, _USED_SIZE * (count - before_wrap))
+        if first <= last:
+            self._memory.mark_written(ring + _USED_SIZE * first, _USED_SIZE * (last + 1 - first))
+        else:
+            self._memory.mark_written(ring + _USED_SIZE * first, _USED_SIZE * (self._size - first))
+            self._memory.mark_written(ring, _USED_SIZE * (last + 1))
 
 
 def _offset_of(dtype: np.dtype[Any], name: str) -> int:
@@ -98,19 +99,6 @@ def _check_addresses(memory: GuestMemory, number: int, addresses: QueueAddresses
     size = addresses.size
     if not 0 < size <= MAX_QUEUE_SIZE or size & (size - 1):
         raise DriverViolation("Split Virtqueues", f"{size} is no queue size", queue=number)
-    for name, address, area_size, alignment in (
-        ("descriptor", addresses.descriptor, descriptor_table_size(size), DESCRIPTOR_ALIGNMENT),
-        ("driver", addresses.driver, available_ring_size(size), AVAILABLE_ALIGNMENT),
-        ("device", addresses.device, used_ring_size(size), USED_ALIGNMENT),
-    ):
-        if address % alignment:
-            raise DriverViolation(
-                "Virtqueues", f"the {name} area is not a multiple of {alignment}", queue=number, address=address
-            )
-        if not memory.contains(address, area_size):
-            raise DriverViolation(
-                "Virtqueues",
-                f"the {name} area of {area_size} bytes is not wholly in RAM",
-                queue=number,
-                address=address,
-            )
+    check_area(memory, number, "descriptor", addresses.descriptor, descriptor_table_size(size), DESCRIPTOR_ALIGNMENT)
+    check_area(memory, number, "driver", addresses.driver, available_ring_size(size), AVAILABLE_ALIGNMENT)
+    check_area(memory, number, "device", addresses.device, used_ring_size(size), USED_ALIGNMENT)

@@ -15,6 +15,7 @@ from vdev.memory.order import full_fence, load_fence, store_fence
 from vdev.virtqueue.chain import Chain, ChainBatch
 from vdev.virtqueue.descriptor_batch import clean_prefix
 from vdev.virtqueue.descriptors import DescriptorTable
+from vdev.virtqueue.outstanding import Outstanding
 from vdev.virtqueue.queue import QueueAddresses, QueueState
 from vdev.virtqueue.rings import FLAGS, IDX, Rings
 
@@ -60,10 +61,7 @@ class SplitDeviceQueue:
             indirect=bool(features >> Feature.INDIRECT_DESC & 1),
             number=number,
         )
-        # Which heads are popped and not pushed: one byte per descriptor, seen by Python and by numpy.
-        self._outstanding = bytearray(self.size)
-        self._outstanding_flags = np.frombuffer(self._outstanding, np.uint8)
-        self._seen_at = np.empty(self.size, np.int64)
+        self._outstanding = Outstanding(number, self.size, in_order=bool(features >> Feature.IN_ORDER & 1))
         self._next_avail = 0
         self._next_used = 0
         self._unsignalled_count = 0
@@ -94,12 +92,12 @@ class SplitDeviceQueue:
             raise DriverViolation(
                 _AVAILABLE, f"head {head} in a table of {self.size}", queue=self.number, descriptor=head
             )
-        if self._outstanding[head]:
+        if head in self._outstanding:
             raise DriverViolation(
                 _AVAILABLE, "a head that the device has not given back", queue=self.number, descriptor=head
             )
         chain = self._table.chain(head)
-        self._outstanding[head] = 1
+        self._outstanding.take(head, chain.writable_size if self._outstanding.in_order else 0)
         self._next_avail = (self._next_avail + 1) & 0xFFFF
         return chain
 
@@ -112,12 +110,12 @@ class SplitDeviceQueue:
         heads = self._rings.available_entries[self._rings.places(self._next_avail, count)].astype(np.int64)
         usable = heads < self.size
         heads = heads[: count if usable.all() else int(np.argmin(usable))]
-        usable = (self._outstanding_flags[heads] == 0) & self._is_first(heads)
+        usable = self._outstanding.can_take(heads)
         heads = heads[: len(heads) if usable.all() else int(np.argmin(usable))]
         batch = clean_prefix(self._table, heads)
         if not len(batch):
             return self._take_one_by_one(1)
-        self._outstanding_flags[batch.heads] = 1
+        self._outstanding.take_many(batch.heads, batch.writable_sizes() if self._outstanding.in_order else None)
         self._next_avail = (self._next_avail + len(batch)) & 0xFFFF
         self._tell_popped(batch.heads)
         return batch
@@ -165,32 +163,31 @@ class SplitDeviceQueue:
 
     def push(self, head: int, written_size: int) -> None:
         """Give a chain back as used."""
-        if not (0 <= head < self.size and self._outstanding[head]):
-            raise ValueError(f"queue {self.number}: head {head} is not outstanding")
+        self._outstanding.check(head)
         try:
             self._rings.store_used_entry(self._next_used, head, written_size)
         except struct.error:
             raise ValueError(f"queue {self.number}: a written size of {written_size} bytes") from None
-        self._outstanding[head] = 0
+        self._outstanding.give_back(head)
         self._publish_used(1)
         if self._events.listening:
             self._events.emit(ChainsUsed(self.number, (head,), (written_size,)))
 
     def push_batch(self, heads: npt.NDArray[np.int64], written_sizes: npt.NDArray[np.int64]) -> None:
         """Give several chains back with one move of the used index."""
+        self._outstanding.check_many(heads, written_sizes)
         count = len(heads)
-        if count != len(written_sizes):
-            raise ValueError(f"queue {self.number}: {count} heads and {len(written_sizes)} written sizes")
         if not count:
             return
-        if heads.min() < 0 or heads.max() >= self.size or not self._outstanding_flags[heads].all():
-            raise ValueError(f"queue {self.number}: a head that is not outstanding")
-        if not self._is_first(heads).all():
-            raise ValueError(f"queue {self.number}: a head twice")
-        if written_sizes.min() < 0 or written_sizes.max() > 0xFFFF_FFFF:
-            raise ValueError(f"queue {self.number}: a written size that 32 bits cannot hold")
-        self._rings.store_used_entries(self._next_used, heads, written_sizes)
-        self._outstanding_flags[heads] = 0
+        places = self._rings.places(self._next_used, count)
+        if self._outstanding.in_order:
+            # The entry of a buffer that speaks for those before it stands where the first of them would.
+            told = self._outstanding.must_be_told(heads, written_sizes)
+            first_of_each = np.concatenate(([0], told[:-1] + 1))
+            self._rings.store_used_entries(places[first_of_each], heads[told], written_sizes[told])
+        else:
+            self._rings.store_used_entries(places, heads, written_sizes)
+        self._outstanding.give_back_many(heads)
         self._publish_used(count)
         if self._events.listening:
             self._events.emit(ChainsUsed(self.number, tuple(heads.tolist()), tuple(written_sizes.tolist())))
@@ -241,21 +238,44 @@ class SplitDeviceQueue:
             next_used=self._next_used,
             unsignalled_count=self._unsignalled_count,
             kicks_enabled=self._kicks_enabled,
-            outstanding=tuple(np.flatnonzero(self._outstanding_flags).tolist()),
+            outstanding=tuple(self._outstanding.heads()),
+            outstanding_are_last=self._outstanding.are_the_last_taken,
         )
 
     def restore(self, state: QueueState) -> None:
         """Go on from `state`."""
-        state.check(self.size)
+        for index in (state.next_avail, state.next_used):
+            if not 0 <= index <= 0xFFFF:
+                raise ValueError(f"the index {index} is not a 16-bit number")
+        if state.descriptor_counts:
+            raise ValueError(f"{len(state.descriptor_counts)} descriptor counts, which a split queue does not have")
+        state.check(self.size, entries_in_flight=(state.next_avail - state.next_used) & 0xFFFF)
         self._next_avail = state.next_avail
         self._next_used = state.next_used
         self._unsignalled_count = state.unsignalled_count
         self._kicks_enabled = state.kicks_enabled
-        self._outstanding_flags[:] = 0
-        self._outstanding_flags[list(state.outstanding)] = 1
+        self._outstanding.restore(state.outstanding, state.outstanding_are_last)
 
-    def _is_first(self, heads: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Say for each head whether no earlier one equals it."""
-        order = np.arange(len(heads))
-        self._seen_at[heads[::-1]] = order[::-1]  # the last assignment stays
-        return np.equal(self._seen_at[heads], order)
+    def ring_base(self) -> int:
+        """Return the available index from which another object is to go on: 16 bits."""
+        if self._outstanding.are_the_last_taken:
+            return (self._next_avail - self._outstanding.count) & 0xFFFF
+        return self._next_avail
+
+    def start_from(self, base: int) -> None:
+        """Go on from the available index `base`; the used index stands in the used ring."""
+        if not 0 <= base <= 0xFFFF:
+            raise ValueError(f"queue {self.number}: the base {base:#x} is not a 16-bit number")
+        next_used = self._rings.used[IDX]
+        if (base - next_used) & 0xFFFF > self.size:
+            raise DriverViolation(
+                "The Virtqueue Used Ring",
+                f"idx is {next_used}, and the ring is to go on from {base}",
+                queue=self.number,
+                address=self.addresses.device,
+            )
+        self._outstanding.clear()
+        self._next_avail = base
+        self._next_used = next_used
+        self._unsignalled_count = 0
+        self._kicks_enabled = True

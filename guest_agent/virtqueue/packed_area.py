@@ -1,0 +1,127 @@
+"""The guest RAM of one packed queue, as live views: the ring, both event suppression structures, the driver's notes."""
+
+import numpy as np
+import numpy.typing as npt
+
+from guest_agent.virtqueue.noted_area import AreaHead, NotedArea, offset_of
+from guest_agent.virtqueue.queue import DriverAddresses, NoQueueHere
+from spec.layout import dtype_of
+from spec.packed_area import NO_BATCH, PACKED_AREA_MAGIC, PACKED_NOTES, buffer_notes, packed_area
+from spec.packed_ring import EVENT_SIZE, MAX_QUEUE_SIZE, PACKED_DESCRIPTOR, ring_size
+from vdev.memory import GuestMemory
+
+__all__ = ["PackedNote", "PackedQueueArea"]
+
+_DESCRIPTOR_SIZE: int = PACKED_DESCRIPTOR.sizeof()
+
+
+def _note(name: str) -> int:
+    return offset_of(dtype_of(PACKED_NOTES), name) // 4
+
+
+class PackedNote:
+    """Where each of the driver's notes stands in `PackedQueueArea.notes`: the number of its 32-bit word."""
+
+    FREE_ID_COUNT = _note("free_id_count")
+    UNKICKED_COUNT = _note("unkicked_count")
+    CALLS_ENABLED = _note("calls_enabled")
+    NEXT_AVAILABLE = _note("next_available")
+    PUBLISHED = _note("published")
+    NEXT_USED = _note("next_used")
+    FIRST_FLAGS = _note("first_flags")
+    BATCH_HEAD = _note("batch_head")
+    BATCH_WRITTEN_SIZE = _note("batch_written_size")
+
+
+class PackedQueueArea(NotedArea):
+    """The area of a packed queue of `size` descriptors at the page-aligned guest-physical `address`."""
+
+    def __init__(self, memory: GuestMemory, address: int, size: int, indirect_capacity: int) -> None:
+        if not is_queue_size(size):
+            raise ValueError(f"{size} is no queue size: 1 to {MAX_QUEUE_SIZE} is")
+        self.layout = layout = packed_area(size, indirect_capacity)
+        super().__init__(memory, address, size, indirect_capacity, layout.size)
+        self.addresses = DriverAddresses(
+            size, address + layout.ring, address + layout.driver_event, address + layout.device_event
+        )
+        self.ring = self.bytes[layout.ring : layout.ring + ring_size(size)].data
+        self.ring_words = self.ring.cast("H")
+        self.records = memory.view(self.addresses.descriptor, PACKED_DESCRIPTOR, size)
+        self.ring_flags = self.records["flags"]
+        # Both structures are read and stored in one piece, so that a position never meets the flags of another.
+        self._driver_event = self.bytes[layout.driver_event : layout.driver_event + EVENT_SIZE].data.cast("I")
+        self._device_event = self.bytes[layout.device_event : layout.device_event + EVENT_SIZE].data.cast("I")
+        self.indirect_tables = self.bytes[layout.indirect :].data
+
+        by_id = memory.view(address + layout.buffer_notes, buffer_notes(size))
+        self.tokens: npt.NDArray[np.uint64] = by_id["token"]
+        self.writable_sizes: npt.NDArray[np.uint64] = by_id["writable_size"]
+        self.free: npt.NDArray[np.uint16] = by_id["free"]
+        self.places: npt.NDArray[np.uint16] = by_id["place"]
+        self.descriptor_counts: npt.NDArray[np.uint16] = by_id["descriptor_count"]
+        self.token_words = self.tokens.data
+        self.writable_size_words = self.writable_sizes.data
+        self.free_words = self.free.data
+        self.place_words = self.places.data
+        self.descriptor_count_words = self.descriptor_counts.data
+        self._slot_parts = [
+            (layout.buffer_notes + offset_of(by_id.dtype, name), by_id.dtype[name].base.itemsize)
+            for name in by_id.dtype.names or ()
+            if name != "free"
+        ]
+        self.free_offset = layout.buffer_notes + offset_of(by_id.dtype, "free")
+
+    @classmethod
+    def create(
+        cls, memory: GuestMemory, address: int, size: int, features: int, indirect_capacity: int
+    ) -> "PackedQueueArea":
+        """Clear the area and note that all ids are free."""
+        area = cls(memory, address, size, indirect_capacity)
+        area.write_head(PACKED_AREA_MAGIC, features)
+        area.notes[PackedNote.FREE_ID_COUNT] = size
+        area.notes[PackedNote.CALLS_ENABLED] = 1
+        area.notes[PackedNote.BATCH_HEAD] = NO_BATCH
+        area.free[:] = np.arange(size)[::-1]  # a stack: id 0 goes first
+        area.mark(0, area.layout.size)
+        return area
+
+    @classmethod
+    def find(cls, memory: GuestMemory, address: int) -> "PackedQueueArea":
+        """Return the area that `create` made at `address`, perhaps in another process or on another machine.
+
+        Raises NoQueueHere.
+        """
+        head = AreaHead.read(memory, address)
+        if head is None:
+            raise NoQueueHere(f"{address:#x} does not begin a page of RAM")
+        magic, size, indirect_capacity = head
+        if (
+            magic != PACKED_AREA_MAGIC
+            or not is_queue_size(size)
+            or indirect_capacity > MAX_QUEUE_SIZE
+            or not memory.contains(address, packed_area(size, indirect_capacity).size)
+        ):
+            raise NoQueueHere(f"no packed queue was made at {address:#x}")
+        return cls(memory, address, size, indirect_capacity)
+
+    def mark_ring(self, place: int, count: int) -> None:
+        """Tell the dirty log that `count` descriptors from `place` on were stored, round the ring's end."""
+        offset = place % self.size
+        before_wrap = min(count, self.size - offset)
+        self.mark(self.layout.ring + _DESCRIPTOR_SIZE * offset, _DESCRIPTOR_SIZE * before_wrap)
+        self.mark(self.layout.ring, _DESCRIPTOR_SIZE * (count - before_wrap))
+
+    def store_driver_event(self, position: int, flag: int) -> None:
+        """Say which calls the driver wants."""
+        self._driver_event[0] = position | flag << 16
+        self.mark(self.layout.driver_event, EVENT_SIZE)
+
+    def device_event(self) -> tuple[int, int]:
+        """Return the position and the flags with which the device says which kicks it wants."""
+        word = self._device_event[0]
+        return word & 0xFFFF, word >> 16 & 3
+
+
+def is_queue_size(size: int) -> bool:
+    """Say whether a packed queue can have `size` descriptors."""
+    return 0 < size <= MAX_QUEUE_SIZE
