@@ -311,7 +311,10 @@ FRONT_END_REQUESTS: dict[FrontEndRequest, RequestShape] = {
     _R.SET_FEATURES: RequestShape(U64),
     _R.SET_OWNER: RequestShape(),
     _R.RESET_OWNER: RequestShape(),
-    _R.SET_MEM_TABLE: RequestShape(MEMORY_TABLE, fd_counts=range(MAX_TABLE_REGION_COUNT + 1)),
+    # User-mode Linux sends room for two regions and fills one.
+    _R.SET_MEM_TABLE: RequestShape(
+        MEMORY_TABLE, fd_counts=range(MAX_TABLE_REGION_COUNT + 1), padding_size=MEMORY_REGION.sizeof()
+    ),
     _R.SET_LOG_BASE: RequestShape(LOG, U64, _ONE, _F.LOG_SHMFD),
     _R.SET_LOG_FD: RequestShape(fd_counts=_UP_TO_ONE),
     _R.SET_VRING_NUM: RequestShape(VRING_STATE),
