@@ -57,6 +57,23 @@ class Wire:
             self.registers.write(Register.QUEUE_NOTIFY, 4, value)
 
 
+class LyingWire(Wire):
+    """Answers some registers by itself, and hides some writes from the device."""
+
+    def __init__(self, device, answers=None, hidden=()):
+        super().__init__(device)
+        self.answers = answers or {}
+        self.hidden = hidden
+
+    def read(self, address, size):
+        register = address - BASE
+        return self.answers[register] if register in self.answers else super().read(address, size)
+
+    def write(self, address, size, value):
+        if address - BASE not in self.hidden:
+            super().write(address, size, value)
+
+
 def recorded_events():
     """Return an emitter, and the list that its events end up in."""
     stream, seen = EventStream(lambda: 0.0), []

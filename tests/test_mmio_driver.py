@@ -1,7 +1,7 @@
 """The driver's side of the registers, against devices that do not keep to the text."""
 
 import pytest
-from device_setup import BASE, Guest, Wire
+from device_setup import BASE, Guest, LyingWire, Wire
 
 from guest_agent.drivers.balloon import BalloonDriver
 from guest_agent.mmio import DeviceRefused, MmioDriver
@@ -20,23 +20,6 @@ class Plain(Device):
     device_id = 40
     name = "plain"
     queue_sizes = (16,)
-
-
-class LyingWire(Wire):
-    """Answers some registers by itself, and hides some writes from the device."""
-
-    def __init__(self, device, answers=None, hidden=()):
-        super().__init__(device)
-        self.answers = answers or {}
-        self.hidden = hidden
-
-    def read(self, address, size):
-        register = address - BASE
-        return self.answers[register] if register in self.answers else super().read(address, size)
-
-    def write(self, address, size, value):
-        if address - BASE not in self.hidden:
-            super().write(address, size, value)
 
 
 def driver_of(answers=None, hidden=()):
