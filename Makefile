@@ -1,5 +1,6 @@
 # make demo    install into .venv and move a guest while it works
 # make test    install what the tests need and run them all, with coverage
+# make peers   fetch the real guests and devices that some tests work with (Debian packages, once)
 # make lint    format, lint, types, import rules
 # make docs    write the tables of the code into the documents
 # make bench   figures beside each other
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
 .NOTPARALLEL:
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test peers lint docs bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -21,6 +22,9 @@ demo: $(VENV)/.has-vdev
 
 test: $(VENV)/.has-test
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+peers:
+	$(PYTHON) tests/peers/set_up.py
 
 lint: $(VENV)/.has-lint
 	$(BIN)/ruff format --check

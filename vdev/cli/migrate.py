@@ -97,6 +97,14 @@ Exit status:
     "--inflate", "inflate_size", type=parameters.size, default="0", help="Put this much RAM into the balloon first."
 )
 @click.option("--free-page-reporting", is_flag=True, help="Let the guest report free pages before the migration, too.")
+@click.option(
+    "--ring",
+    type=click.Choice(["split", "packed"]),
+    default="split",
+    show_default=True,
+    help="The format of the balloon's virtqueues.",
+)
+@click.option("--in-order", is_flag=True, help="Have the balloon use buffers in the order that they were offered in.")
 @click.option("--no-ioeventfd", is_flag=True, help="Make every kick an exit that stops the vCPU.")
 @json_option
 @trace_option
@@ -117,6 +125,8 @@ def migrate(
     to: str | None,
     inflate_size: int,
     free_page_reporting: bool,
+    ring: str,
+    in_order: bool,
     no_ioeventfd: bool,
     json_path: Path | None,
     trace_path: Path | None,
@@ -140,6 +150,8 @@ def migrate(
         inflate_size=inflate_size,
         free_page_reporting=free_page_reporting,
         ioeventfd=not no_ioeventfd,
+        ring=ring,
+        in_order=in_order,
     )
     run = partial(_run_in_one_loop if in_one_loop else _run_processes, options)
     return run_and_show(ctx.command_path, run, json_path=json_path, trace_path=trace_path)

@@ -11,7 +11,8 @@ class MigrateOptions:
     """One migration of one guest. Sizes in bytes, times in seconds, rates per second.
 
     `workload` is idle, churn or files; `strategy` is none or command-id; `dirty_log` is auto, kernel or cooperative;
-    `to` is the address of a waiting `vdev receive`, or None to start the destination here.
+    `to` is the address of a waiting `vdev receive`, or None to start the destination here. `ring` is split or packed,
+    `in_order` says whether buffers are used in the order in which they were made available.
     """
 
     ram_size: int = 1 << 30
@@ -27,3 +28,5 @@ class MigrateOptions:
     inflate_size: int = 0
     free_page_reporting: bool = False
     ioeventfd: bool = True
+    ring: str = "split"
+    in_order: bool = False

@@ -6,6 +6,7 @@ from host_migrator.errors import DirtyLogLost, MigrationFailed, MigrationInDoubt
 from host_migrator.figures import SourceFigures
 from host_migrator.strategies import CommandId, NoHints, Strategy
 from spec.balloon import PAGE_FRAME_SIZE
+from spec.device import Feature
 from vdev.devices.balloon import BalloonDevice
 from vdev.errors import UserError, VdevError
 from vdev.run.options import MigrateOptions
@@ -51,7 +52,7 @@ async def inflate(balloon: BalloonDevice, size: int, schedule: Schedule) -> None
 
 def new_report(options: MigrateOptions, dirty_log: str) -> Report:
     """Return the report of a migration that has not begun."""
-    return Report(Outcome.INTERRUPTED, options.strategy, "split", dirty_log)
+    return Report(Outcome.INTERRUPTED, options.strategy, options.ring, dirty_log)
 
 
 def outcome_of(error: VdevError) -> Outcome:
@@ -82,7 +83,8 @@ def take_verdict(report: Report, figures: SourceFigures) -> None:
 
 
 def add_figures(report: Report, figures: SourceFigures, balloon: BalloonDevice) -> None:
-    """Put what the source and its balloon counted into `report`."""
+    """Put what the source and its balloon counted into `report`, and the ring that they agreed on."""
+    report.ring = "packed" if balloon.has_feature(Feature.RING_PACKED) else "split"
     report.pages = PageCounts(
         total=figures.page_count,
         sent=figures.sent_count,

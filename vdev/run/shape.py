@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spec.balloon import BalloonFeature, QueueNumbering
-from spec.device import feature_mask
+from spec.device import Feature, feature_mask
 from vdev.devices.balloon import BalloonDevice
 from vdev.errors import VdevError
 from vdev.events import EventStream
@@ -19,6 +19,7 @@ __all__ = ["MachineShape", "build_machine", "guest_config", "UnknownMachine", "r
 
 _BELOW_4_GIB = 3 << 30
 _ABOVE_4_GIB = 4 << 30
+_ALL_FEATURES = (1 << 128) - 1
 
 _ALWAYS_OFFERED = feature_mask(
     BalloonFeature.MUST_TELL_HOST,
@@ -104,6 +105,16 @@ def build_machine(
     return machine, balloon
 
 
+def _ring_features(options: MigrateOptions) -> int:
+    """Return the mask of what the guest's driver may accept of the features that are no device type's own."""
+    unwanted = []
+    if options.ring != "packed":
+        unwanted.append(Feature.RING_PACKED)
+    if not options.in_order:
+        unwanted.append(Feature.IN_ORDER)
+    return _ALL_FEATURES & ~feature_mask(*unwanted)
+
+
 def guest_config(options: MigrateOptions, shape: MachineShape, machine: Machine) -> dict[str, Any]:
     """Return what the guest is booted with."""
     return {
@@ -113,5 +124,6 @@ def guest_config(options: MigrateOptions, shape: MachineShape, machine: Machine)
         "seed": options.seed,
         "mmio_addresses": machine.bus.addresses,
         "wanted_features": shape.features,
+        "ring_features": _ring_features(options),
         "numbering": shape.numbering,
     }
