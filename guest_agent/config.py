@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ class GuestConfig:
     `rate` is in operations per second, 0 for a guest that only serves its devices. The water marks are parts of RAM
     (see WorkloadOptions). `warm_up` makes the guest begin as one that was up for long. `poison_value` is the 32-bit
     pattern for free pages, None for no poison. `mmio_addresses` is where the bus has devices; the features are masks of
-    what drivers may use (see DriverOptions), None for all they know.
+    what drivers may use (see DriverOptions), None for all they know. `numbering` is for devices on the bus,
+    `slot_numbering` for those that vhost-user back ends serve.
     """
 
     workload: str = "churn"
@@ -40,6 +41,7 @@ class GuestConfig:
     ring_features: int | None = None
     queue_size: int = 128
     numbering: str = QueueNumbering.FIXED.value
+    slot_numbering: str = QueueNumbering.COMPACT.value
 
     def __post_init__(self) -> None:
         if self.workload not in WORKLOADS:
@@ -52,8 +54,9 @@ class GuestConfig:
             raise UserError("water marks must rise from above 0 to below 1: low, high, full")
         if self.poison_value is not None and not 0 <= self.poison_value < 1 << 32:
             raise UserError(f"the poison value {self.poison_value:#x} does not fit 32 bits")
-        if self.numbering not in {numbering.value for numbering in QueueNumbering}:
-            raise UserError(f"there is no queue numbering {self.numbering!r}")
+        for numbering in (self.numbering, self.slot_numbering):
+            if numbering not in {known.value for known in QueueNumbering}:
+                raise UserError(f"there is no queue numbering {numbering!r}")
 
     @property
     def workload_options(self) -> WorkloadOptions:
@@ -63,13 +66,18 @@ class GuestConfig:
 
     @property
     def device_options(self) -> DriverOptions:
-        """What drivers are started with."""
+        """What drivers of devices on the bus are started with."""
         return DriverOptions(
             _ALL_FEATURES if self.wanted_features is None else self.wanted_features,
             _ALL_FEATURES if self.ring_features is None else self.ring_features,
             self.queue_size,
             QueueNumbering(self.numbering),
         )
+
+    @property
+    def slot_options(self) -> DriverOptions:
+        """What drivers of devices in vhost-user slots are started with."""
+        return replace(self.device_options, numbering=QueueNumbering(self.slot_numbering))
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""

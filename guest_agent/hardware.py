@@ -9,9 +9,11 @@ import os
 import socket
 from typing import Any
 
+from guest_agent.vhost_user import VhostUserTransport
 from spec.exits import EXIT, MAX_FD_COUNT, MAX_MESSAGE_SIZE, REPLY, ExitKind, ReplyKind
 from spec.layout import dtype_of
 from vdev.errors import VdevError
+from vdev.events import Emitter
 from vdev.memory import PAGE_SIZE, GuestMemory, MemfdBacking, PageMarks, Region
 from vdev.memory.write_protect import register_for_kernel_log
 from vdev.notify import EventfdDoorbell, IoEventfdMatch, IoEventfds
@@ -93,6 +95,7 @@ class Hardware:
         self.trace = None if description["trace"] is None else fds[description["trace"]]
         self._regions = [(region["address"], region["size"], fds[region["fd"]]) for region in description["regions"]]
         self._marks_fd = None if description["marks"] is None else fds[description["marks"]]
+        self._slots = [(slot["device_id"], socket.socket(fileno=fds[slot["fd"]])) for slot in description["vhost_user"]]
         self._write_protect: bool = description["write_protect"]
         self._write_protect_fds: list[int] = []
 
@@ -109,11 +112,15 @@ class Hardware:
         return cls(json.loads(message), fds)
 
     def map_ram(self) -> GuestMemory:
-        """Map guest RAM and the page marks; the descriptors are closed, the mappings stay."""
+        """Map guest RAM and the page marks; the mappings stay.
+
+        RAM's descriptors are closed unless there are back ends that must be given them.
+        """
         regions = [Region(address, MemfdBacking(size, fd)) for address, size, fd in self._regions]
         page_count = sum(region.size for region in regions) // PAGE_SIZE
         marks = PageMarks(page_count, self._marks_fd) if self._marks_fd is not None else None
-        for fd in (self._marks_fd, *(fd for _, _, fd in self._regions)):
+        shared_fds = () if self._slots else tuple(fd for _, _, fd in self._regions)
+        for fd in (self._marks_fd, *shared_fds):
             if fd is not None:
                 os.close(fd)
         return GuestMemory(regions, marks)
@@ -129,3 +136,12 @@ class Hardware:
         except OSError as error:
             return error.strerror or str(error)
         return None
+
+    def connect_slots(self, memory: GuestMemory, events: Emitter) -> list[VhostUserTransport]:
+        """Return the devices that back ends serve, in the host's order. Raises BackEndLost."""
+        return [
+            VhostUserTransport(
+                memory, connection, device_id=device_id, name=f"the back end in slot {number}", events=events
+            )
+            for number, (device_id, connection) in enumerate(self._slots)
+        ]

@@ -1,5 +1,6 @@
 """The guest: one vCPU that runs its drivers and its workload, a piece at a time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from guest_agent.page_database import Owner, PageDatabase
 from guest_agent.ram_layout import BootPage
 from guest_agent.vcpu_state import VcpuState, VcpuStateBroken
 from guest_agent.verdict import Verdict, verify
+from guest_agent.vhost_user import SavedTransport, SavedTransportBroken, VhostUserTransport
 from guest_agent.workload import WORKLOADS, Objects
 from spec.balloon import StatisticTag
 from vdev.errors import UserError
@@ -32,10 +34,17 @@ _BURST = 4
 class Guest:
     """A guest on `memory`, as `boot` or `restore` made it. Synchronous; time comes in as an argument.
 
-    All its state but the few fields of VcpuState is in guest RAM.
+    All its state but the few fields of VcpuState is in guest RAM. `slots` are devices that vhost-user back ends serve.
     """
 
-    def __init__(self, boot: BootPage, exits: Exits, config: GuestConfig, events: Emitter) -> None:
+    def __init__(
+        self,
+        boot: BootPage,
+        exits: Exits,
+        config: GuestConfig,
+        events: Emitter,
+        slots: Sequence[VhostUserTransport] = (),
+    ) -> None:
         self.config = config
         self.operation_count = 0
         self._resumed_at: int | None = None
@@ -47,7 +56,7 @@ class Guest:
         workload = WORKLOADS[config.workload]
         self.objects = Objects(boot, self.allocator, self._pages, workload.owner)
         self.workload = workload(self.objects, config.workload_options)
-        self._devices = Devices(boot, exits, self.allocator, self._statistics, events)
+        self._devices = Devices(boot, exits, self.allocator, self._statistics, events, slots)
         self._random = np.random.Generator(np.random.PCG64(config.seed))
         self._now: float | None = None
         self._due = 0.0
@@ -57,36 +66,55 @@ class Guest:
         self._devices_went_last = False
 
     @classmethod
-    def boot(cls, memory: GuestMemory, exits: Exits, config: GuestConfig, events: Emitter = SILENT) -> "Guest":
+    def boot(
+        cls,
+        memory: GuestMemory,
+        exits: Exits,
+        config: GuestConfig,
+        events: Emitter = SILENT,
+        slots: Sequence[VhostUserTransport] = (),
+    ) -> "Guest":
         """Boot on zeroed RAM: lay it out, start the drivers, let the workload begin.
 
         Raises UserError if RAM or the configuration cannot do.
         """
-        guest = cls(BootPage.create(MarkedRam(memory), config.poison_value), exits, config, events)
+        guest = cls(BootPage.create(MarkedRam(memory), config.poison_value), exits, config, events, slots)
         guest.allocator.take_over_ram()
-        guest._devices.start(config.mmio_addresses, config.device_options)
+        guest._devices.start(config.mmio_addresses, config.device_options, config.slot_options)
         begin = guest.workload.warm_up if config.warm_up else guest.workload.boot
         begin(guest._random)
         return guest
 
     @classmethod
-    def restore(cls, memory: GuestMemory, exits: Exits, state: bytes, events: Emitter = SILENT) -> "Guest":
+    def restore(
+        cls,
+        memory: GuestMemory,
+        exits: Exits,
+        state: bytes,
+        events: Emitter = SILENT,
+        slots: Sequence[VhostUserTransport] = (),
+    ) -> "Guest":
         """Go on where the guest stopped that saved `state`, on RAM with the same content.
 
-        Raises VcpuStateBroken for bytes that are no such state, GuestCorruption if the RAM has no guest to find.
+        The rings of devices in `slots` stand still until `resume_devices`. Raises VcpuStateBroken for bytes that are no
+        such state or need other slots, GuestCorruption if the RAM has no guest to find, and DeviceRefused or
+        DeviceViolation for a slot's device that the guest cannot go on with.
         """
         vcpu = VcpuState.from_bytes(state)
         try:
             config = GuestConfig.from_json(vcpu.config)
-        except UserError as error:
-            raise VcpuStateBroken(f"the vCPU state has a broken configuration: {error}") from None
-        guest = cls(BootPage.attach(MarkedRam(memory)), exits, config, events)
+            saved_slots = [SavedTransport.from_json(saved) for saved in vcpu.slots]
+        except (UserError, SavedTransportBroken) as error:
+            raise VcpuStateBroken(f"the vCPU state has a broken part: {error}") from None
+        if len(saved_slots) != len(slots):
+            raise VcpuStateBroken(f"the vCPU state has {len(saved_slots)} vhost-user slots, this host {len(slots)}")
+        guest = cls(BootPage.attach(MarkedRam(memory)), exits, config, events, slots)
         guest._boot.ram.digest = vcpu.digest
         try:
             guest._random.bit_generator.state = vcpu.random
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise VcpuStateBroken(f"the vCPU state has a broken random generator: {error}") from None
-        guest._devices.resume()
+        guest._devices.resume(saved_slots)
         guest.operation_count = guest._resumed_at = vcpu.operation_count
         guest._delay = vcpu.delay
         return guest
@@ -131,7 +159,20 @@ class Guest:
         self._devices.handle_interrupt()
         self._devices_pending = True
 
+    def filenos(self) -> list[int]:
+        """Return the descriptors that become readable when a device in a slot interrupts: `handle_interrupt` then."""
+        return self._devices.filenos()
+
     # Moving
+
+    def suspend_devices(self) -> None:
+        """Make devices in slots stand still: nobody writes to RAM while the guest is halted. Before `save`."""
+        self._devices.suspend_slots()
+
+    def resume_devices(self) -> None:
+        """Let devices in slots go on, and make up for interrupts that were lost meanwhile."""
+        self._devices.resume_slots()
+        self.handle_interrupt()
 
     @property
     def resumed_operations(self) -> int:
@@ -139,11 +180,17 @@ class Guest:
         return 0 if self._resumed_at is None else self.operation_count - self._resumed_at
 
     def save(self) -> bytes:
-        """Return the vCPU state, as of between two steps."""
+        """Return the vCPU state, as of between two steps; devices in slots must stand still (`suspend_devices`)."""
         delay = self._delay if self._now is None else max(self._due - self._now, 0.0)
         random: dict[str, Any] = dict(self._random.bit_generator.state)
         return VcpuState(
-            self.config.to_json(), random, self._boot.ram.digest, self.operation_count, delay, self._resumed_at
+            self.config.to_json(),
+            random,
+            self._boot.ram.digest,
+            self.operation_count,
+            delay,
+            self._resumed_at,
+            [slot.to_json() for slot in self._devices.save_slots()],
         ).to_bytes()
 
     def verify(self) -> Verdict:

@@ -46,10 +46,11 @@ def _run_guest(hardware: Hardware, exits: ProcessExits, events: Emitter) -> None
     reply, body = exits.halt(ExitKind.READY, json.dumps(ready).encode())
     if reply is ReplyKind.END:
         return
+    slots = hardware.connect_slots(memory, events)
     if reply is ReplyKind.BOOT:
-        guest = Guest.boot(memory, exits, GuestConfig.from_json(json.loads(body)), events)
+        guest = Guest.boot(memory, exits, GuestConfig.from_json(json.loads(body)), events, slots)
     else:
-        guest = Guest.restore(memory, exits, body, events)
+        guest = Guest.restore(memory, exits, body, events, slots)
     interrupt, pause = hardware.interrupt, hardware.pause
     fds = [interrupt.fileno(), pause.fileno(), exits.fileno()]
     handled_count = 0
@@ -57,7 +58,8 @@ def _run_guest(hardware: Hardware, exits: ProcessExits, events: Emitter) -> None
         return
     while True:
         delay = guest.step(time.monotonic())
-        readable, _, _ = select.select(fds, [], [], delay)
+        slot_fds = guest.filenos()
+        readable, _, _ = select.select([*fds, *slot_fds], [], [], delay)
         if exits.fileno() in readable:
             return
         if interrupt.fileno() in readable:
@@ -65,6 +67,7 @@ def _run_guest(hardware: Hardware, exits: ProcessExits, events: Emitter) -> None
             if events.listening:
                 events.emit(CallHandled("machine", handled_count + 1, handled_count + count))
             handled_count += count
+        if interrupt.fileno() in readable or any(fd in readable for fd in slot_fds):
             guest.handle_interrupt()
         if pause.fileno() in readable:
             pause.take()
@@ -74,8 +77,12 @@ def _run_guest(hardware: Hardware, exits: ProcessExits, events: Emitter) -> None
 
 def _halt(guest: Guest, exits: ProcessExits) -> bool:
     """Give the vCPU state up until the host says to run; say whether to run or end."""
+    guest.suspend_devices()
     while True:
         reply, _ = exits.halt(ExitKind.HALTED, guest.save())
+        if reply is ReplyKind.RUN:
+            guest.resume_devices()
+            return True
         if reply is not ReplyKind.VERIFY:
-            return reply is ReplyKind.RUN
+            return False
         exits.tell(ExitKind.VERDICT, json.dumps(guest.verify_json()).encode())

@@ -4,8 +4,10 @@ Page 0 is the boot page. Right behind it, or in the first region that has room, 
 table. All else is the buddy allocator's.
 """
 
+from enum import IntEnum
+
 import numpy as np
-from construct import Array, Int32ul, Int64ul, Padding, Struct
+from construct import Array, Int32ul, Int64ul, Struct
 
 from guest_agent.errors import GuestCorruption
 from guest_agent.marked_ram import Column, MarkedRam
@@ -14,12 +16,20 @@ from spec.layout import dtype_of
 from vdev.errors import UserError
 from vdev.memory import PAGE_SIZE, GuestMemory
 
-__all__ = ["BOOT_PAGE", "MAX_AREA_COUNT", "OBJECT", "BootPage", "aligned_blocks"]
+__all__ = ["BOOT_PAGE", "MAX_AREA_COUNT", "OBJECT", "AreaTransport", "BootPage", "aligned_blocks"]
 
 _MAGIC = int.from_bytes(b"vdevBOOT", "little")
-_VERSION = 1
+_VERSION = 2
 MAX_AREA_COUNT = 32
 """Devices that one guest can drive."""
+
+
+class AreaTransport(IntEnum):
+    """How the driver of an area reaches its device."""
+
+    MMIO = 0
+    VHOST_USER = 1
+
 
 _HEADER = "header" / Struct(
     "magic" / Int64ul,
@@ -35,10 +45,10 @@ _HEADER = "header" / Struct(
 )
 _FREE_LIST = "free_list" / Struct("first" / Int32ul, "count" / Int32ul)
 _AREA = "area" / Struct(
-    "mmio_address" / Int64ul,
+    "place" / Int64ul,  # the address of its registers, or the number of its vhost-user slot
     "area_address" / Int64ul,
     "device_id" / Int32ul,
-    Padding(4),
+    "transport" / Int32ul,  # AreaTransport
 )
 BOOT_PAGE = "boot_page" / Struct(
     "header" / _HEADER,

@@ -8,7 +8,7 @@ from vdev.errors import VdevError
 
 __all__ = ["VcpuState", "VcpuStateBroken"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class VcpuStateBroken(VdevError):
@@ -21,7 +21,7 @@ class VcpuState:
 
     `config` is the guest's configuration; `random` the generator's state; `digest` that of the tables in RAM;
     `delay` the seconds from the save to the next operation; `resumed_at` the operation count of the latest restore,
-    None for a guest that was never moved.
+    None for a guest that was never moved; `slots` the front ends of its vhost-user devices (SavedTransport).
     """
 
     config: dict[str, Any]
@@ -30,6 +30,7 @@ class VcpuState:
     operation_count: int
     delay: float
     resumed_at: int | None
+    slots: list[dict[str, Any]]
 
     def to_bytes(self) -> bytes:
         """Return the state in its format."""
@@ -63,4 +64,5 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "operation_count": (int,),
     "delay": (int, float),
     "resumed_at": (int, type(None)),
+    "slots": (list,),
 }

@@ -313,7 +313,7 @@ class TestVcpuState:
     def test_it_is_small_and_says_its_format(self):
         guest, _ = boot("churn")
         assert len(guest.save()) < 1000
-        assert json.loads(guest.save())["format"] == 1
+        assert json.loads(guest.save())["format"] == 2
 
     def test_it_reads_back(self):
         guest, _ = boot("churn")
@@ -323,7 +323,7 @@ class TestVcpuState:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"format": 2}, "not of format 1"),
+            ({"format": 1}, "not of format 2"),
             ({"digest": -1}, "out of range"),
             ({"digest": "7"}, "digest = '7'"),
             ({"operation_count": True}, "operation_count = True"),

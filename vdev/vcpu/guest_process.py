@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,8 +104,12 @@ def describe_hardware(
     ioeventfds: Mapping[IoEventfdMatch, Doorbell],
     write_protect: bool,
     trace_fd: int | None,
+    vhost_user: Sequence[tuple[int, int]] = (),
 ) -> tuple[dict[str, Any], list[int]]:
-    """Return the hardware as JSON, in which a file descriptor is its place in the list that is returned with it."""
+    """Return the hardware as JSON, in which a file descriptor is its place in the list that is returned with it.
+
+    `vhost_user` has, for each device that a back end serves, its device id and a socket connected to the back end.
+    """
     fds: list[int] = []
 
     def place(fd: int | None) -> int | None:
@@ -131,6 +135,7 @@ def describe_hardware(
         "ioeventfds": doorbells,
         "write_protect": write_protect,
         "trace": place(trace_fd),
+        "vhost_user": [{"device_id": device_id, "fd": place(fd)} for device_id, fd in vhost_user],
     }
     if len(fds) > MAX_FD_COUNT:
         raise ValueError(f"{len(fds)} file descriptors are more than one datagram carries")

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -87,16 +87,18 @@ class ProcessVcpu:
         ioeventfds: Mapping[IoEventfdMatch, Doorbell],
         write_protect: bool,
         trace_fd: int | None = None,
+        vhost_user: Sequence[tuple[int, int]] = (),
         events: Emitter = SILENT,
     ) -> "ProcessVcpu":
         """Give a guest process that is up its hardware: RAM, and doorbells both ways.
 
         `ioeventfds` maps a write of a QueueNotify register to the doorbell that is rung instead of an exit.
         `write_protect` registers RAM for the kernel's dirty log. Events of the guest are written as JSON lines to
-        `trace_fd`. Raises GuestDied if the process has ended.
+        `trace_fd`. `vhost_user` has the device id and a connected socket for each device that a back end serves; the
+        descriptors stay the caller's. Raises GuestDied if the process has ended.
         """
         interrupt, pause = EventfdDoorbell(), EventfdDoorbell()
-        hardware, fds = describe_hardware(ram, interrupt, pause, ioeventfds, write_protect, trace_fd)
+        hardware, fds = describe_hardware(ram, interrupt, pause, ioeventfds, write_protect, trace_fd, vhost_user)
         try:
             socket.send_fds(guest.exits, [json.dumps(hardware).encode()], fds)
         except OSError as error:
