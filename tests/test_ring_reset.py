@@ -246,8 +246,17 @@ async def test_a_doorbell_that_was_rung_before_the_reset_is_no_fault(made_again)
 # The balloon's driver restarts its queues with buffers out
 
 
-def balloon(**options):
-    return BalloonPair(listen=True, **options)
+_FORMATS = feature_mask(Feature.RING_PACKED, Feature.IN_ORDER)
+
+
+@pytest.fixture(params=[(), (Feature.RING_PACKED,), (Feature.IN_ORDER,), (Feature.RING_PACKED, Feature.IN_ORDER)])
+def balloon(request):
+    """Make a balloon and its driver over rings of each format."""
+
+    def make(features=BALLOON_DRIVER_FEATURES, **options):
+        return BalloonPair(listen=True, features=features & ~_FORMATS | feature_mask(*request.param), **options)
+
+    return make
 
 
 def complaints(pair):
@@ -259,7 +268,7 @@ ROLES = tuple(BalloonQueue)
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("size", [None, 32, 128])
-def test_each_balloon_queue_can_be_restarted_and_all_work_goes_on(role, size):
+def test_each_balloon_queue_can_be_restarted_and_all_work_goes_on(balloon, role, size):
     pair = balloon()
     pair.device.set_target(700)
     pair.settle()
@@ -286,7 +295,7 @@ def test_each_balloon_queue_can_be_restarted_and_all_work_goes_on(role, size):
 
 
 @pytest.mark.parametrize("seen_by_device", [False, True])
-def test_a_request_to_inflate_that_was_out_is_made_again(seen_by_device):
+def test_a_request_to_inflate_that_was_out_is_made_again(balloon, seen_by_device):
     pair = balloon(defer_kicks=True)
     pair.device.set_target(200)
     pair.driver.handle_interrupt()
@@ -304,7 +313,7 @@ def test_a_request_to_inflate_that_was_out_is_made_again(seen_by_device):
 
 
 @pytest.mark.parametrize("seen_by_device", [False, True])
-def test_a_request_to_deflate_that_was_out_is_made_again(seen_by_device):
+def test_a_request_to_deflate_that_was_out_is_made_again(balloon, seen_by_device):
     pair = balloon(defer_kicks=True)
     pair.device.set_target(200)
     pair.settle()
@@ -322,7 +331,7 @@ def test_a_request_to_deflate_that_was_out_is_made_again(seen_by_device):
     assert complaints(pair) == []
 
 
-def test_pages_that_were_taken_out_for_want_of_memory_are_still_told_to_the_host():
+def test_pages_that_were_taken_out_for_want_of_memory_are_still_told_to_the_host(balloon):
     features = BALLOON_DRIVER_FEATURES & ~feature_mask(0)  # without MUST_TELL_HOST they are free at once
     pair = balloon(defer_kicks=True, features=features)
     pair.device.set_target(200)
@@ -336,7 +345,7 @@ def test_pages_that_were_taken_out_for_want_of_memory_are_still_told_to_the_host
     assert complaints(pair) == []
 
 
-def test_a_queue_is_restarted_over_and_over_with_a_request_out_each_time():
+def test_a_queue_is_restarted_over_and_over_with_a_request_out_each_time(balloon):
     pair = balloon(defer_kicks=True)
     for round_number in range(20):
         pair.device.set_target(10 * (round_number % 3) + 5)
@@ -350,7 +359,7 @@ def test_a_queue_is_restarted_over_and_over_with_a_request_out_each_time():
     assert complaints(pair) == []
 
 
-def test_the_statistics_buffer_is_posted_again_and_the_device_asks_for_it_once_more():
+def test_the_statistics_buffer_is_posted_again_and_the_device_asks_for_it_once_more(balloon):
     pair = balloon()
     answer_count = pair.device.memory_statistics.answer_count
     pair.driver.restart_queue(BalloonQueue.STATISTICS)
@@ -364,7 +373,7 @@ def test_the_statistics_buffer_is_posted_again_and_the_device_asks_for_it_once_m
     assert complaints(pair) == []
 
 
-def test_without_its_queue_the_device_asks_for_no_statistics():
+def test_without_its_queue_the_device_asks_for_no_statistics(balloon):
     pair = balloon()
     number = pair.driver.queues[BalloonQueue.STATISTICS].number
     MmioDriver(pair.wire, BASE).reset_queue(number)
@@ -372,7 +381,7 @@ def test_without_its_queue_the_device_asks_for_no_statistics():
     assert pair.device.violation is None
 
 
-def test_an_id_that_the_device_had_not_seen_is_announced_again():
+def test_an_id_that_the_device_had_not_seen_is_announced_again(balloon):
     pair = balloon(defer_kicks=True)
     hinted = pair.hints()
     pair.device.hinting.request()
@@ -396,7 +405,7 @@ def test_an_id_that_the_device_had_not_seen_is_announced_again():
     assert complaints(pair) == []
 
 
-def test_hints_go_on_where_the_device_had_seen_the_id():
+def test_hints_go_on_where_the_device_had_seen_the_id(balloon):
     pair = balloon(defer_kicks=True)
     hinted = pair.hints()
     pair.device.hinting.request()
@@ -412,7 +421,7 @@ def test_hints_go_on_where_the_device_had_seen_the_id():
     assert complaints(pair) == []
 
 
-def test_a_stop_that_was_lost_is_posted_again():
+def test_a_stop_that_was_lost_is_posted_again(balloon):
     pair = balloon(defer_kicks=True)
     pair.hints()
     pair.device.hinting.request()
@@ -431,7 +440,7 @@ def test_a_stop_that_was_lost_is_posted_again():
 
 
 @pytest.mark.parametrize("seen_by_device", [False, True])
-def test_blocks_in_a_report_come_back(seen_by_device):
+def test_blocks_in_a_report_come_back(balloon, seen_by_device):
     pair = balloon(defer_kicks=True)
     before = pair.guest.allocator.free_page_count
     assert pair.driver.report_free_pages()
@@ -448,7 +457,7 @@ def test_blocks_in_a_report_come_back(seen_by_device):
     assert complaints(pair) == []
 
 
-def test_blocks_of_a_pass_that_has_ended_come_back_at_once():
+def test_blocks_of_a_pass_that_has_ended_come_back_at_once(balloon):
     pair = balloon(defer_kicks=True)
     assert pair.driver.report_free_pages()
     pair.driver.work()
@@ -459,7 +468,7 @@ def test_blocks_of_a_pass_that_has_ended_come_back_at_once():
     assert pair.guest.held(Owner.REPORTED) == 0
 
 
-def test_a_guest_that_is_moved_finds_the_queue_that_was_restarted():
+def test_a_guest_that_is_moved_finds_the_queue_that_was_restarted(balloon):
     pair = balloon(defer_kicks=True)
     pair.device.set_target(50)
     pair.driver.handle_interrupt()
@@ -480,7 +489,7 @@ def test_a_guest_that_is_moved_finds_the_queue_that_was_restarted():
     assert complaints(pair) == []
 
 
-def test_what_cannot_be_restarted_is_refused_before_the_device_is_touched():
+def test_what_cannot_be_restarted_is_refused_before_the_device_is_touched(balloon):
     pair = balloon()
     for role, size in ((BalloonQueue.INFLATE, 0), (BalloonQueue.INFLATE, 256), (BalloonQueue.FREE_PAGE, 1)):
         with pytest.raises(ValueError, match=f"{size} descriptors for {role.name}"):
