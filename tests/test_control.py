@@ -78,7 +78,7 @@ async def test_hints_are_counted_and_done_gives_the_memory_back(tmp_path):
         answer = await request("hints-request")
         taken = free_count - thing.pair.guest.allocator.free_page_count
         assert answer["pages"] == taken > 0
-        assert answer["size"] == taken * 4096
+        assert answer["hinted_size"] == taken * 4096
         assert answer["blocks"] * 1024 == taken
         await request("hints-stop")
         assert thing.pair.guest.allocator.free_page_count == free_count - taken

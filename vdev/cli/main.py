@@ -5,9 +5,11 @@ import sys
 import click
 
 from vdev import __version__
+from vdev.cli.control import control
 from vdev.cli.migrate import migrate
 from vdev.cli.one_line import run_command
 from vdev.cli.receive import receive
+from vdev.cli.serve import serve
 
 __all__ = ["main", "vdev"]
 
@@ -30,6 +32,8 @@ def vdev(ctx: click.Context) -> None:
 
 vdev.add_command(migrate)
 vdev.add_command(receive)
+vdev.add_command(serve)
+vdev.add_command(control)
 
 
 def main() -> None:

@@ -99,7 +99,7 @@ class BalloonOperations:
             "command_id": command_id,
             "blocks": self.hinted_block_count,
             "pages": self.hinted_page_count,
-            "size": self.hinted_page_count * PAGE_SIZE,
+            "hinted_size": self.hinted_page_count * PAGE_SIZE,
         }
 
     async def stop_hints(self, _: Mapping[str, Any]) -> dict[str, Any]:

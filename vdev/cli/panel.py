@@ -1,0 +1,148 @@
+"""How a served device looks, on stderr: a table redrawn in place on a terminal, a line for each change elsewhere."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, Protocol
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from vdev.cli.sizes import format_count, format_duration, format_size
+from vdev.cli.streams import silence
+from vdev.run.serve import Snapshot
+
+__all__ = ["LinePanel", "LivePanel", "Panel", "open_panel", "render_snapshot"]
+
+
+class Panel(Protocol):
+    """Somebody who is shown a served device."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show this moment."""
+        ...
+
+
+@contextmanager
+def open_panel() -> Iterator[Panel]:
+    """Yield the panel that suits stderr."""
+    console = Console(stderr=True)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield LinePanel(sys.stderr)
+        return
+    with LivePanel(console) as panel:
+        yield panel
+
+
+class LinePanel:
+    """A line for each thing that changed: who is connected, what was negotiated, rings, errors. Counts are no news."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file: IO[str] | None = file
+        self._said: dict[str, str] = {}
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Write what is new. A reader who has gone away is written to no more."""
+        if self._file is None:
+            return
+        facts = _facts(snapshot)
+        news = [text for name, text in facts.items() if text and self._said.get(name) != text]
+        self._said = facts
+        try:
+            for text in news:
+                print(f"{format_duration(snapshot.elapsed):>8}  {text}", file=self._file, flush=True)
+        except OSError:
+            silence(self._file)
+            self._file = None
+
+
+def _facts(snapshot: Snapshot) -> dict[str, str]:
+    statistics = snapshot.statistics
+    facts = {
+        "connected": f"front end {statistics.front_end_count} is connected"
+        if statistics.is_connected
+        else f"{snapshot.device} waits for a front end at {snapshot.socket_path}",
+        "features": f"features: {', '.join(snapshot.features)}" if snapshot.features else "",
+        "error": f"error: {statistics.last_violation}" if statistics.last_violation else "",
+    }
+    for queue in statistics.queues:
+        if queue.size:
+            facts[f"queue {queue.number}"] = f"queue {queue.number}: {queue.size} descriptors, {queue.state}"
+        if queue.last_error:
+            facts[f"queue {queue.number} error"] = f"queue {queue.number}: {queue.last_error}"
+    return facts
+
+
+class LivePanel:
+    """A table that is redrawn in place, and stays as it was at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> "LivePanel":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Redraw."""
+        self._live.update(render_snapshot(snapshot), refresh=True)
+
+
+def render_snapshot(snapshot: Snapshot) -> Group:
+    """Return the panel: who is there, what was agreed, a line for each queue, errors, the device type's figures."""
+    statistics = snapshot.statistics
+    if statistics.is_connected:
+        who = Text.assemble((f"front end {statistics.front_end_count}", "bold green"), f", {statistics.phase}")
+    else:
+        who = Text.assemble(("no front end", "bold yellow"), f" at {snapshot.socket_path}")
+    heading = Text.assemble((f"{snapshot.device}", "bold"), "  ", who, f"  {format_duration(snapshot.elapsed)}")
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("features", ", ".join(snapshot.features) or "none yet")
+    facts.add_row("protocol", ", ".join(snapshot.protocol_features) or "none yet")
+    for name, value in _device_facts(snapshot.figures):
+        facts.add_row(name, value)
+    facts.add_row("errors", _errors(snapshot))
+    return Group(heading, facts, _queues(snapshot))
+
+
+def _errors(snapshot: Snapshot) -> Text:
+    statistics = snapshot.statistics
+    count = statistics.front_end_violation_count + statistics.driver_violation_count
+    if not count:
+        return Text("none")
+    return Text(f"{format_count(count)}, the last: {statistics.last_violation}", style="red")
+
+
+def _queues(snapshot: Snapshot) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for name in ("queue", "size", "kicks", "calls", "chains"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("state", overflow="fold")
+    for queue in snapshot.statistics.queues:
+        counts = (queue.kick_count, queue.call_count, queue.chain_count)
+        state = Text(queue.last_error, style="red") if queue.last_error else Text(queue.state)
+        table.add_row(str(queue.number), str(queue.size or "-"), *map(format_count, counts), state)
+    return table
+
+
+def _device_facts(figures: Any) -> Iterator[tuple[str, str]]:
+    if not figures:
+        return
+    yield "balloon", f"{format_size(figures['actual_size'])} of {format_size(figures['target_size'])}"
+    hints = (
+        f"{figures['hints']}: {format_count(figures['hinted_blocks'])} blocks, {format_size(figures['hinted_size'])}"
+    )
+    yield "hints", hints
+    if figures["reported_size"]:
+        yield "reported", format_size(figures["reported_size"])
+    statistics = figures["statistics"]
+    if "free_memory" in statistics and "total_memory" in statistics:
+        yield "memory", f"{format_size(statistics['free_memory'])} free of {format_size(statistics['total_memory'])}"
