@@ -1,4 +1,4 @@
-"""A machine: guest RAM, devices on a bus, one vCPU. What the migrator stops, saves and starts again."""
+"""A machine: guest RAM, devices on a bus or in vhost-user slots, one vCPU. What the migrator stops and starts again."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +17,7 @@ from vdev.notify import Doorbell, IoEventfdMatch
 from vdev.schedule import Schedule
 from vdev.serve import Gate, serve_queue
 from vdev.vcpu import Vcpu
+from vdev.vhost_user.slot import Slot
 
 __all__ = ["Machine"]
 
@@ -24,7 +25,8 @@ __all__ = ["Machine"]
 class Machine:
     """One machine. Make it, `attach` its vCPU, start `serve` in a nursery, then boot or restore.
 
-    `make_doorbell` makes one doorbell per queue that has an ioeventfd; None leaves every QueueNotify an exit.
+    `devices` are on the bus, those in `slots` are served over vhost-user. `make_doorbell` makes one doorbell per queue
+    that has an ioeventfd; None leaves every QueueNotify an exit.
     `description` is what another host needs to build the same machine (JSON-ready). `name` tells the
     source from the destination in events.
     """
@@ -37,11 +39,13 @@ class Machine:
         events: EventStream,
         *,
         make_doorbell: Callable[[], Doorbell] | None,
+        slots: Sequence[Slot] = (),
         description: Mapping[str, Any] | None = None,
         name: str = "host",
     ) -> None:
         self.memory = memory
         self.devices = tuple(devices)
+        self.slots = tuple(slots)
         self.schedule = schedule
         self._events = events.emitter(name)
         self._registers = [MmioRegisters(device, events=self._events) for device in self.devices]
@@ -78,8 +82,10 @@ class Machine:
             device.interrupt = interrupt
 
     async def serve(self) -> None:
-        """Serve every queue that has a doorbell, until cancelled."""
+        """Serve every queue that has a doorbell, and every slot, until cancelled."""
         async with trio.open_nursery() as nursery:
+            for slot in self.slots:
+                nursery.start_soon(slot.serve)
             for (device, number), doorbell in self._doorbells.items():
                 nursery.start_soon(self._serve_queue, device, number, doorbell)
 
@@ -100,6 +106,7 @@ class Machine:
     async def pause(self) -> bytes:
         """Halt the vCPU, then the devices; return the vCPU state. From now on nothing writes to guest RAM.
 
+        A guest stops the rings of slots itself before it halts, and starts them again when it goes on.
         If it raises or is cancelled, the guest goes on.
         """
         state = await self.vcpu.pause()
@@ -115,18 +122,21 @@ class Machine:
 
     def save_devices(self) -> list[tuple[str, bytes]]:
         """Return each device's name and state; the machine is paused."""
-        return [(registers.device.name, registers.save()) for registers in self._registers]
+        on_bus = [(registers.device.name, registers.save()) for registers in self._registers]
+        return on_bus + [(slot.device.name, slot.save()) for slot in self.slots]
 
     def restore_devices(self, states: Sequence[tuple[str, bytes]]) -> None:
         """Load what `save_devices` gave on a machine with the same devices.
 
         Raises SavedStateError when the devices differ.
         """
-        ours, theirs = [device.name for device in self.devices], [name for name, _ in states]
+        parts = [(registers.device.name, registers.restore) for registers in self._registers]
+        parts += [(slot.device.name, slot.restore) for slot in self.slots]
+        ours, theirs = [name for name, _ in parts], [name for name, _ in states]
         if ours != theirs:
             raise SavedStateError(f"the stream has devices {theirs}, this machine has {ours}")
-        for registers, (_, state) in zip(self._registers, states, strict=True):
-            registers.restore(state)
+        for (_, restore), (_, state) in zip(parts, states, strict=True):
+            restore(state)
 
     def close(self) -> None:
         """Give the doorbells and the devices up."""

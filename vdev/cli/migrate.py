@@ -98,6 +98,13 @@ Exit status:
 )
 @click.option("--free-page-reporting", is_flag=True, help="Let the guest report free pages before the migration, too.")
 @click.option(
+    "--transport",
+    type=click.Choice(["mmio", "vhost-user"]),
+    default="mmio",
+    show_default=True,
+    help="What carries the balloon to the guest: registers, or messages to a back end.",
+)
+@click.option(
     "--ring",
     type=click.Choice(["split", "packed"]),
     default="split",
@@ -125,6 +132,7 @@ def migrate(
     to: str | None,
     inflate_size: int,
     free_page_reporting: bool,
+    transport: str,
     ring: str,
     in_order: bool,
     no_ioeventfd: bool,
@@ -135,6 +143,7 @@ def migrate(
     check_ram_size(ram_size, 2 if to is None else 1, memory_size())
     _check_workload(workload, files)
     _check_place(in_one_loop, to, dirty_log)
+    _check_transport(transport, in_one_loop, no_ioeventfd)
     check_inflate_size(inflate_size, ram_size)
     options = MigrateOptions(
         ram_size=ram_size,
@@ -150,6 +159,7 @@ def migrate(
         inflate_size=inflate_size,
         free_page_reporting=free_page_reporting,
         ioeventfd=not no_ioeventfd,
+        transport=transport,
         ring=ring,
         in_order=in_order,
     )
@@ -173,6 +183,15 @@ def _check_place(in_one_loop: bool, to: str | None, dirty_log: str) -> None:
         from vdev.run.address import parse_address
 
         parse_address(to)
+
+
+def _check_transport(transport: str, in_one_loop: bool, no_ioeventfd: bool) -> None:
+    if transport == "mmio":
+        return
+    if in_one_loop:
+        raise UserError("--transport vhost-user needs processes; leave out --in-one-loop or --transport")
+    if no_ioeventfd:
+        raise UserError("over vhost-user every kick is an eventfd; leave out --no-ioeventfd or --transport")
 
 
 def _run_in_one_loop(options: MigrateOptions, events: EventStream, on_progress: Callable[[Progress], None]) -> Report:

@@ -68,8 +68,11 @@ async def open_host(
                 ioeventfds=machine.ioeventfds,
                 write_protect=kernel_log,
                 trace_fd=trace_pipe[1] if trace_pipe else None,
+                vhost_user=[(slot.device.device_id, slot.guest_end.fileno()) for slot in machine.slots],
                 events=events.emitter(f"{name}/vcpu"),
             )
+            for slot in machine.slots:
+                slot.guest_end.close()
             try:
                 if trace_pipe:
                     os.close(trace_pipe[1])

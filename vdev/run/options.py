@@ -12,7 +12,8 @@ class MigrateOptions:
 
     `workload` is idle, churn or files; `strategy` is none or command-id; `dirty_log` is auto, kernel or cooperative;
     `to` is the address of a waiting `vdev receive`, or None to start the destination here. `ring` is split or packed,
-    `in_order` says whether buffers are used in the order in which they were made available.
+    `in_order` says whether buffers are used in the order in which they were made available. `transport` is what carries
+    the balloon: mmio or vhost-user.
     """
 
     ram_size: int = 1 << 30
@@ -30,3 +31,4 @@ class MigrateOptions:
     ioeventfd: bool = True
     ring: str = "split"
     in_order: bool = False
+    transport: str = "mmio"

@@ -7,6 +7,8 @@ from typing import Any
 from spec.balloon import BalloonFeature, QueueNumbering
 from spec.device import Feature, feature_mask
 from vdev.devices.balloon import BalloonDevice
+from vdev.devices.kind import Carrier
+from vdev.devices.registry import device_kind
 from vdev.errors import VdevError
 from vdev.events import EventStream
 from vdev.machine import Machine
@@ -14,6 +16,7 @@ from vdev.memory import GuestMemory
 from vdev.notify import Doorbell
 from vdev.run.options import MigrateOptions
 from vdev.schedule import Schedule
+from vdev.vhost_user.slot import Slot
 
 __all__ = ["MachineShape", "build_machine", "guest_config", "UnknownMachine", "ram_regions"]
 
@@ -39,12 +42,14 @@ class MachineShape:
 
     `regions` are (guest-physical address, bytes); `ioeventfd` says whether QueueNotify rings an eventfd or is an exit;
     `features` is the mask of its own features that the balloon offers; `numbering` is how its queues are numbered.
+    `transport` is mmio or vhost-user.
     """
 
     regions: tuple[tuple[int, int], ...]
     ioeventfd: bool = True
     features: int = _ALWAYS_OFFERED
     numbering: str = QueueNumbering.FIXED.value
+    transport: str = Carrier.MMIO.value
 
     @classmethod
     def of_options(cls, options: MigrateOptions) -> "MachineShape":
@@ -52,7 +57,8 @@ class MachineShape:
         features = _ALWAYS_OFFERED
         if options.free_page_reporting:
             features |= feature_mask(BalloonFeature.PAGE_REPORTING)
-        return cls(ram_regions(options.ram_size), options.ioeventfd, features)
+        numbering = device_kind("balloon").default("numbering", Carrier(options.transport))
+        return cls(ram_regions(options.ram_size), options.ioeventfd, features, numbering, options.transport)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
@@ -65,6 +71,7 @@ class MachineShape:
             regions = tuple((int(address), int(size)) for address, size in mapping["regions"])
             shape = cls(**{**mapping, "regions": regions})
             QueueNumbering(shape.numbering)
+            Carrier(shape.transport)
         except (KeyError, TypeError, ValueError) as error:
             raise UnknownMachine(f"the source describes a machine that this version cannot build: {error}") from error
         return shape
@@ -86,19 +93,21 @@ def build_machine(
     *,
     name: str,
 ) -> tuple[Machine, BalloonDevice]:
-    """Return a machine of this shape, without a vCPU, and its balloon."""
+    """Return a machine of this shape, without a vCPU, and its balloon: on the bus, or in a vhost-user slot."""
     balloon = BalloonDevice(
         memory,
         features=shape.features,
         numbering=QueueNumbering(shape.numbering),
         events=events.emitter(f"{name}/balloon"),
     )
+    on_bus = shape.transport == Carrier.MMIO.value
     machine = Machine(
         memory,
-        [balloon],
+        [balloon] if on_bus else [],
         schedule,
         events,
         make_doorbell=make_doorbell if shape.ioeventfd else None,
+        slots=[] if on_bus else [Slot(balloon)],
         description=shape.to_json(),
         name=name,
     )
@@ -126,4 +135,5 @@ def guest_config(options: MigrateOptions, shape: MachineShape, machine: Machine)
         "wanted_features": shape.features,
         "ring_features": _ring_features(options),
         "numbering": shape.numbering,
+        "slot_numbering": shape.numbering,
     }

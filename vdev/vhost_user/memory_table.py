@@ -12,7 +12,7 @@ from vdev.errors import FrontEndViolation, GuestAddressError
 from vdev.memory import PAGE_SIZE, FileBacking, Region
 from vdev.vhost_user.framing import Message
 
-__all__ = ["MAX_SLOT_COUNT", "MemoryTable"]
+__all__ = ["MAX_SLOT_COUNT", "MemoryTable", "check_same_memory"]
 
 MAX_SLOT_COUNT = 32
 """Regions that can be known at a time."""
@@ -125,6 +125,24 @@ class MemoryTable:
         except (ValueError, GuestAddressError) as error:
             self._slots = before
             raise _wrong(str(error)) from error
+
+
+def check_same_memory(ours: Sequence[Region], told: Sequence[Region]) -> None:
+    """Raise ValueError unless both are the same pages of the same files at the same guest-physical addresses."""
+    if _identities(ours) != _identities(told):
+        ranges = ", ".join(f"{region.guest_address:#x}-{region.end:#x}" for region in ours)
+        raise ValueError(f"guest RAM is {ranges} in files of this host's own, and nothing else")
+
+
+def _identities(regions: Sequence[Region]) -> list[tuple[int, ...]]:
+    return sorted((region.guest_address, region.size, *_file_of(region.backing.fd)) for region in regions)
+
+
+def _file_of(fd: int | None) -> tuple[int, int]:
+    if fd is None:
+        return -1, -1
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def _wrong(what: str) -> FrontEndViolation:

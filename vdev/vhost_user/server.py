@@ -54,11 +54,14 @@ def _is_answered(path: Path) -> bool:
 class BackEnd:
     """Serves `device`, whose guest RAM is the front end's to tell, to one front end after the other.
 
-    `statistics` can be read at any time.
+    `statistics` can be read at any time. With `owns_memory` the device keeps the guest RAM that it was made with, and
+    the front end must tell of that and no other.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, *, owns_memory: bool = False) -> None:
         self.device = device
+        self._owns_memory = owns_memory
+        self._keeps_state = False
         self._session: Session | None = None
         self._front_end_count = 0
         self._request_count = 0
@@ -82,6 +85,12 @@ class BackEnd:
             last_violation=self._last_violation,
         )
 
+    def keep_state(self) -> None:
+        """Have the front end that is here, or else the next one, go on with the state that the device has now."""
+        self._keeps_state = self._session is None
+        if self._session is not None:
+            self._session.bring_up.keep_state()
+
     async def serve(self, listener: socket.socket) -> None:
         """Accept front ends at `listener` one by one, until cancelled; another one waits for its turn."""
         listener.setblocking(False)
@@ -102,7 +111,11 @@ class BackEnd:
         sock = trio.socket.from_stdlib_socket(connection)
         self._front_end_count += 1
         with sock:
-            session = self._session = Session(self.device, before_close=trio.lowlevel.notify_closing)
+            session = self._session = Session(
+                self.device, before_close=trio.lowlevel.notify_closing, owns_memory=self._owns_memory
+            )
+            if self._keeps_state:
+                self.keep_state()
             try:
                 return await self._serve_session(session, sock)
             finally:

@@ -25,8 +25,11 @@ from vdev.memory import Region
 from vdev.vhost_user.bring_up import BringUp
 from vdev.vhost_user.configuration import Configuration
 from vdev.vhost_user.counted_queue import CountedQueue
+from vdev.vhost_user.device_state import DeviceStateTransfer
 from vdev.vhost_user.framing import Message, parse_payload, request_name
-from vdev.vhost_user.memory_table import MAX_SLOT_COUNT, MemoryTable
+from vdev.vhost_user.inflight import Inflight
+from vdev.vhost_user.log import WriteLog
+from vdev.vhost_user.memory_table import MAX_SLOT_COUNT, MemoryTable, check_same_memory
 from vdev.vhost_user.phases import RULES, Phase, Refusal
 from vdev.vhost_user.status import Status
 from vdev.vhost_user.vring import Vring
@@ -57,11 +60,15 @@ class Session:
     """One front end's session with `device`, from its first message to `close`.
 
     `before_close` is told of a kick descriptor that is going to be closed. `on_announce` is called when
-    `announcement_is_due` may have become true.
+    `announcement_is_due` may have become true. With `owns_memory` the device keeps the guest RAM that it was made with,
+    and the front end must tell of that and no other.
     """
 
-    def __init__(self, device: Device, *, before_close: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, device: Device, *, before_close: Callable[[int], None] = lambda _: None, owns_memory: bool = False
+    ) -> None:
         self.device = device
+        self._owns_memory = owns_memory
         self.on_announce: Callable[[], None] = lambda: None
         self.protocol_features: int | None = None
         """Those that are agreed, None before."""
@@ -214,7 +221,8 @@ class Session:
         """Forget the front end: the device is reset, and every descriptor closed."""
         self.rings.close()
         self.bring_up.forget()
-        self.device.replace_memory(())
+        if not self._owns_memory:
+            self.device.replace_memory(())
         self.memory.close()
         self.device.call, self.device.announce_config = self._hooks
 
@@ -313,6 +321,9 @@ class Session:
         ring.on_change()
 
     def _replace_memory(self, regions: Sequence[Region]) -> None:
+        if self._owns_memory:
+            check_same_memory(self.device.memory.regions, regions)
+            return
         self.device.replace_memory(regions)
         for ring in self.rings.all:
             queue = self.device.queues.get(ring.number)
