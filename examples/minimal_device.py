@@ -8,7 +8,7 @@ there is somebody to talk to.
 """
 
 from guest_agent.mmio import MmioDriver
-from guest_agent.virtqueue.split import SplitDriverQueue
+from guest_agent.virtqueue import make_driver_queue
 from vdev.device import RING_FEATURES, Device
 from vdev.memory import GuestMemory
 from vdev.mmio import MmioRegisters
@@ -33,7 +33,7 @@ def shout(text: bytes) -> bytes:
     driver = MmioDriver(registers, base=0)
     driver.acknowledge_device()
     features = driver.negotiate(RING_FEATURES)
-    queue = SplitDriverQueue.create(memory, 0, 16, 0x1000, features)
+    queue = make_driver_queue(memory, 0, 16, 0x1000, features)
     driver.set_up_queue(0, queue.addresses)
     driver.drive()
 

@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+from device_setup import RINGS, Ring
 from hypothesis import settings
 
 # The same examples in every run; HYPOTHESIS_PROFILE=search looks for new ones.
@@ -13,9 +15,22 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 # A shell's background job is started with SIGINT ignored, and so would be every child of the tests that is to get one.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+@pytest.fixture(params=RINGS)
+def each_ring(request, monkeypatch):
+    """The balloon's driver and device use this format of ring."""
+    monkeypatch.setattr(Ring, "allowed", RINGS[request.param])
+
+
 PEERS = {
     "process": "vdev's own processes",
     "kernel_dirty_log": "the kernel's dirty log",
+    "peer_uml": "user-mode Linux",
+    "peer_qemu": "QEMU with Linux guests",
+    "peer_qemu_7_2": "QEMU 7.2",
+    "peer_storage_daemon": "qemu-storage-daemon",
+    "peer_libblkio": "libblkio",
+    "peer_virtiofsd": "virtiofsd",
 }
 
 

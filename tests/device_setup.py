@@ -1,5 +1,7 @@
 """A guest's driver and the host's device joined in one process, for tests of both."""
 
+import struct
+
 import numpy as np
 
 from guest_agent.allocator import BuddyAllocator
@@ -8,8 +10,9 @@ from guest_agent.marked_ram import MarkedRam
 from guest_agent.mmio import MmioDriver
 from guest_agent.page_database import Owner, PageDatabase
 from guest_agent.ram_layout import BootPage
-from guest_agent.virtqueue.split import SplitDriverQueue
+from guest_agent.virtqueue import make_driver_queue
 from spec.balloon import CONFIG, BalloonQueue, QueueNumbering, StatisticTag, queue_numbers
+from spec.device import Feature, feature_mask
 from spec.mmio import Register
 from vdev.device import Device
 from vdev.devices.balloon import BalloonDevice
@@ -19,6 +22,23 @@ from vdev.mmio import MmioRegisters
 
 BASE = 0xFEB0_0000
 RAM_SIZE = 64 << 20
+RINGS = {
+    "split": 0,
+    "packed": feature_mask(Feature.RING_PACKED),
+    "packed-in-order": feature_mask(Feature.RING_PACKED, Feature.IN_ORDER),
+    "split-in-order": feature_mask(Feature.IN_ORDER),
+}
+
+
+class Ring:
+    """Which ring the drivers below may use; the fixture `each_ring` changes it."""
+
+    allowed = RINGS["split"]
+
+    @classmethod
+    def masked(cls, features):
+        """Return `features` without the rings that are not to be used."""
+        return features & ~RINGS["packed-in-order"] | features & cls.allowed
 
 
 class Wire:
@@ -133,7 +153,7 @@ class BalloonPair:
             self.guest.allocator,
             self.guest.area_address,
             statistics=lambda: self.statistics,
-            wanted_features=features,
+            wanted_features=Ring.masked(features),
             queue_size=queue_size,
             numbering=numbering,
             poison_value=poison_value,
@@ -181,13 +201,14 @@ class BareBalloon:
         self.wire = Wire(self.device)
         self.registers = MmioDriver(self.wire, BASE)
         self.registers.acknowledge_device()
+        features = Ring.masked(features)
         self.registers.accept_features(features)
         if poison_value is not None:
             self.registers.write_config(CONFIG, "poison_val", poison_value)
         first = self.memory.address_of(0)
         self.queues = {}
         for role, number in queue_numbers(features, QueueNumbering.FIXED).items():
-            queue = SplitDriverQueue.create(self.memory, number, 64, first + 0x8000 * role, features)
+            queue = make_driver_queue(self.memory, number, 64, first + 0x8000 * role, features)
             self.registers.set_up_queue(number, queue.addresses)
             self.queues[role] = queue
         self.registers.drive()
@@ -227,6 +248,16 @@ class BareBalloon:
     @property
     def is_broken(self):
         return self.registers.needs_reset
+
+
+def break_used_ring(memory, queue):
+    """Make the device's side of a driver's queue say something that cannot be."""
+    if queue.features >> Feature.RING_PACKED & 1:
+        # Every descriptor is used in this lap, and names a buffer that does not exist.
+        flags = 0x8080 if queue.notification_data() >> 31 else 0
+        memory.write(queue.addresses.descriptor, (bytes(12) + struct.pack("<HH", 0xFFFF, flags)) * queue.size)
+    else:
+        memory.write(queue.addresses.device + 2, (900).to_bytes(2, "little"))
 
 
 def frames(*numbers):

@@ -1,7 +1,7 @@
 """The balloon driver: starting, hints as Linux posts them, giving up, and living on after a migration."""
 
 import pytest
-from device_setup import BASE, BalloonPair, Guest, Wire, of_type
+from device_setup import BASE, BalloonPair, Guest, Wire, break_used_ring, of_type
 
 from guest_agent.allocator import BuddyAllocator
 from guest_agent.drivers.balloon import BALLOON_DRIVER_FEATURES, BalloonDriver
@@ -16,6 +16,8 @@ from vdev.devices.balloon import BalloonDevice, HintState
 from vdev.errors import DriverViolation
 from vdev.events import HintRefused, HintStateChanged
 from vdev.memory import GuestMemory
+
+pytestmark = pytest.mark.usefixtures("each_ring")
 
 MIB = 1 << 20
 BLOCK = 1024
@@ -290,8 +292,7 @@ def test_a_device_that_breaks_the_ring_is_given_up():
     pair = BalloonPair()
     pair.device.set_target(300)
     pair.settle()
-    used = pair.driver.queues[BalloonQueue.STATISTICS].addresses.device
-    pair.memory.write(used + 2, (900).to_bytes(2, "little"))
+    break_used_ring(pair.memory, pair.driver.queues[BalloonQueue.STATISTICS])
     pair.driver.work()
     assert "device's fault" in pair.driver.gave_up
     assert pair.guest.held(Owner.BALLOON) == 0
@@ -301,12 +302,12 @@ def test_a_device_that_breaks_the_ring_under_memory_pressure_is_given_up_and_giv
     pair = BalloonPair()
     pair.device.set_target(1000)
     pair.settle()
-    used = pair.driver.queues[BalloonQueue.DEFLATE].addresses.device
+    queue = pair.driver.queues[BalloonQueue.DEFLATE]
     pair.guest.allocator.allocate_pages(1 << 20, Owner.WORKLOAD)
     pair.device.queues.pop(BalloonQueue.DEFLATE)  # it will not answer
-    pair.memory.write(used + 2, (900).to_bytes(2, "little"))
+    break_used_ring(pair.memory, queue)
     assert pair.guest.allocator.allocate(0, Owner.WORKLOAD) is None or pair.driver.gave_up
-    pair.memory.write(used + 2, (901).to_bytes(2, "little"))
+    break_used_ring(pair.memory, queue)
     assert pair.guest.allocator.allocate(0, Owner.WORKLOAD) is not None
     assert pair.driver.gave_up is not None
 

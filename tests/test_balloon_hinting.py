@@ -17,6 +17,8 @@ from vdev.memory import GuestMemory
 from vdev.memory.backing import PrivateBacking
 from vdev.memory.guest_memory import Region
 
+pytestmark = pytest.mark.usefixtures("each_ring")
+
 PAGE = 4096
 MIB = 1 << 20
 HINTS = BalloonQueue.FREE_PAGE

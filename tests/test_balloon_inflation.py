@@ -13,6 +13,8 @@ from vdev.memory import GuestMemory
 from vdev.memory.backing import MemfdBacking, PrivateBacking
 from vdev.memory.guest_memory import Region
 
+pytestmark = pytest.mark.usefixtures("each_ring")
+
 MIB = 1 << 20
 INFLATE, DEFLATE = BalloonQueue.INFLATE, BalloonQueue.DEFLATE
 

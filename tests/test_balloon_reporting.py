@@ -11,6 +11,8 @@ from vdev.memory import GuestMemory
 from vdev.memory.backing import MemfdBacking
 from vdev.memory.guest_memory import Region
 
+pytestmark = pytest.mark.usefixtures("each_ring")
+
 MIB = 1 << 20
 PAGE = 4096
 REPORTING = BalloonQueue.REPORTING

@@ -10,6 +10,8 @@ from spec.balloon import BalloonFeature, BalloonQueue, QueueNumbering, Statistic
 from spec.device import feature_mask
 from vdev.events import StatisticsReceived
 
+pytestmark = pytest.mark.usefixtures("each_ring")
+
 MIB = 1 << 20
 STATS = BalloonQueue.STATISTICS
 

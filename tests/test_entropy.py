@@ -8,8 +8,8 @@ from device_setup import BASE, Wire, of_type, recorded_events
 from guest_agent.drivers.entropy import BUFFER_SIZE, ENTROPY_DRIVER_FEATURES, EntropyDriver
 from guest_agent.mmio import MmioDriver
 from guest_agent.transport import DeviceRefused
+from guest_agent.virtqueue import make_driver_queue
 from guest_agent.virtqueue.queue import NoQueueHere
-from guest_agent.virtqueue.split import SplitDriverQueue
 from spec.device import Feature, feature_mask
 from vdev.device import Device
 from vdev.devices.entropy import EntropyDevice
@@ -52,7 +52,7 @@ class Bare:
         self.transport = MmioDriver(Wire(self.device), BASE)
         self.transport.acknowledge_device()
         features = self.transport.negotiate(ENTROPY_DRIVER_FEATURES)
-        self.queue = SplitDriverQueue.create(self.memory, 0, 16, AREA, features)
+        self.queue = make_driver_queue(self.memory, 0, 16, AREA, features)
         self.transport.set_up_queue(0, self.queue.addresses)
         self.transport.drive()
 

@@ -214,8 +214,8 @@ def test_a_queue_cannot_be_ready_before_the_features_are_agreed_on(machine):
         DriverAddresses(16, 0x1000, 0x2000, 0xFFFF_FFFF_FFFF_FFFC),
     ],
 )
-def test_a_queue_that_no_ring_can_be_needs_a_reset(machine, addresses):
-    machine.negotiate()
+def test_a_queue_that_no_split_ring_can_be_needs_a_reset(machine, addresses):
+    machine.negotiate(RING_FEATURES & ~feature_mask(Feature.RING_PACKED))
     machine.write(Register.QUEUE_SEL, 0)
     machine.write(Register.QUEUE_SIZE, addresses.size)
     for low, address in zip((0x80, 0x90, 0xA0), addresses[1:], strict=True):

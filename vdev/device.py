@@ -5,6 +5,7 @@ A device type is a subclass that says what it offers and handles a queue's buffe
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from enum import IntEnum
 from typing import Any, ClassVar
 
 import construct
@@ -20,13 +21,19 @@ from vdev.events import SILENT, ConfigChanged, ConfigWritten, DeviceStatusChange
 from vdev.memory import GuestMemory, Region
 from vdev.negotiation import STATUS_STEPS, cleared_bits_violation, feature_violation, step_violation
 from vdev.virtqueue.chain import Chain
+from vdev.virtqueue.factory import make_device_queue
 from vdev.virtqueue.queue import DeviceQueue
-from vdev.virtqueue.split import SplitDeviceQueue
 
 __all__ = ["RING_FEATURES", "Device", "QueueFactory", "QueueSetup"]
 
 RING_FEATURES = feature_mask(
-    Feature.VERSION_1, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.NOTIFICATION_DATA, Feature.RING_RESET
+    Feature.VERSION_1,
+    Feature.INDIRECT_DESC,
+    Feature.EVENT_IDX,
+    Feature.RING_PACKED,
+    Feature.IN_ORDER,
+    Feature.NOTIFICATION_DATA,
+    Feature.RING_RESET,
 )
 """What every device here offers beside its own type's features."""
 
@@ -48,12 +55,14 @@ class Device:
     queue_sizes: tuple[int, ...] = ()
     """The most descriptors that each queue can have."""
     offered_features: int = RING_FEATURES
+    type_features: ClassVar[tuple[IntEnum, ...]] = ()
+    """The feature bits of the device type itself, for those who name them."""
     config_layout: ClassVar[construct.Construct | None] = None
     writable_config: ClassVar[frozenset[str]] = frozenset()
     """Fields of the configuration space that the driver may write."""
 
     def __init__(
-        self, memory: GuestMemory, *, events: Emitter = SILENT, make_queue: QueueFactory = SplitDeviceQueue
+        self, memory: GuestMemory, *, events: Emitter = SILENT, make_queue: QueueFactory = make_device_queue
     ) -> None:
         self.memory = memory
         self.interrupt: Callable[[], None] = lambda: None
@@ -166,8 +175,16 @@ class Device:
         self._config.store(**fields)
 
     def call_driver(self, number: int) -> None:
-        """Interrupt for used buffers of queue `number`, if the driver wants to be told."""
-        if self.queues[number].should_call():
+        """Interrupt for used buffers of queue `number`, if the driver wants to be told.
+
+        A wish that means nothing puts the device into DEVICE_NEEDS_RESET.
+        """
+        try:
+            is_wanted = self.queues[number].should_call()
+        except DriverViolation as violation:
+            self.needs_reset(violation)
+            return
+        if is_wanted:
             self.interrupt_status |= Interrupt.USED_BUFFER
             self.call(number)
 
@@ -317,7 +334,7 @@ class Device:
                 queue.disable_kicks()
                 self.handle_queue(number)
                 self.call_driver(number)
-                if not queue.enable_kicks():
+                if not self.running or not queue.enable_kicks():
                     return False
         except GuestAddressError as error:
             self.needs_reset(_outside_ram(error, number))

@@ -19,7 +19,15 @@ from vdev.memory import PAGE_SIZE, GuestMemory
 
 __all__ = ["BUFFER_SIZE", "ENTROPY", "ENTROPY_DRIVER_FEATURES", "EntropyDriver"]
 
-ENTROPY_DRIVER_FEATURES = feature_mask(Feature.VERSION_1, Feature.EVENT_IDX, Feature.INDIRECT_DESC, Feature.RING_RESET)
+ENTROPY_DRIVER_FEATURES = feature_mask(
+    Feature.VERSION_1,
+    Feature.EVENT_IDX,
+    Feature.INDIRECT_DESC,
+    Feature.RING_PACKED,
+    Feature.IN_ORDER,
+    Feature.NOTIFICATION_DATA,
+    Feature.RING_RESET,
+)
 """Every feature that this driver knows how to use; the device type has none of its own."""
 
 BUFFER_SIZE = PAGE_SIZE

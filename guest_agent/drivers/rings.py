@@ -1,7 +1,7 @@
 """The queues of a driver's area, in whichever format is negotiated."""
 
+from guest_agent.virtqueue.factory import attach_driver_queue, driver_area_size, make_driver_queue
 from guest_agent.virtqueue.queue import DriverQueue
-from guest_agent.virtqueue.split import SplitDriverQueue
 from vdev.events import Emitter
 from vdev.memory import GuestMemory
 
@@ -13,19 +13,19 @@ def ring_area_size(size: int, indirect_capacity: int = 0) -> int:
 
     `indirect_capacity` is the most entries of an indirect table; every descriptor gets such a table.
     """
-    return SplitDriverQueue.area_size(size, indirect_capacity)
+    return driver_area_size(size, indirect_capacity)
 
 
 def make_ring(
     memory: GuestMemory, number: int, size: int, area_address: int, features: int, events: Emitter, capacity: int = 0
 ) -> DriverQueue:
     """Return an empty queue in the format that `features` (a mask of negotiated bits) asks for."""
-    return SplitDriverQueue.create(memory, number, size, area_address, features, events, indirect_capacity=capacity)
+    return make_driver_queue(memory, number, size, area_address, features, events, indirect_capacity=capacity)
 
 
 def attach_ring(memory: GuestMemory, number: int, area_address: int, features: int, events: Emitter) -> DriverQueue:
     """Return the queue that `make_ring` made at `area_address` with these `features`. Raises NoQueueHere."""
-    return SplitDriverQueue.attach(memory, number, area_address, events)
+    return attach_driver_queue(memory, number, area_address, events)
 
 
 def usable_queue_size(wanted: int, size_max: int) -> int:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from construct import Array, Bytes, Construct, Int8ul, Int32ul, Int64ul, Struct
 
+from guest_agent.virtqueue.factory import driver_area_size
 from guest_agent.virtqueue.queue import NoQueueHere
-from guest_agent.virtqueue.split import SplitDriverQueue
 from spec.balloon import STATISTIC, BalloonQueue, CommandId
 from spec.layout import dtype_of
 from vdev.memory import PAGE_SIZE, GuestMemory
@@ -93,13 +93,13 @@ class BalloonArea:
         ids_layout = command_ids(queue_size)
         self._ids = memory.view(self._ids_address, ids_layout)
         self._queues_address = self._ids_address + _whole_pages(ids_layout.sizeof())
-        self._queue_area_size = SplitDriverQueue.area_size(queue_size)
+        self._queue_area_size = driver_area_size(queue_size)
 
     @staticmethod
     def size(queue_size: int) -> int:
         """Bytes of the whole area, a multiple of the page size, for queues of up to `queue_size` descriptors."""
         parts = [STATE.sizeof(), BUFFERS.sizeof(), command_ids(queue_size).sizeof()]
-        return sum(map(_whole_pages, parts)) + len(BalloonQueue) * SplitDriverQueue.area_size(queue_size)
+        return sum(map(_whole_pages, parts)) + len(BalloonQueue) * driver_area_size(queue_size)
 
     @classmethod
     def create(cls, memory: GuestMemory, address: int, queue_size: int) -> "BalloonArea":

@@ -8,7 +8,8 @@ from guest_agent.drivers.balloon.statistics import StatisticsAnswerer, Statistic
 from guest_agent.drivers.pages import PageAllocator
 from guest_agent.page_database import Owner
 from guest_agent.transport import Transport
-from guest_agent.virtqueue.split import SplitDriverQueue
+from guest_agent.virtqueue.factory import attach_driver_queue, make_driver_queue
+from guest_agent.virtqueue.queue import DriverQueue
 from spec.balloon import CONFIG, BalloonFeature, BalloonQueue, QueueNumbering, queue_numbers
 from spec.device import DeviceStatus, Feature, feature_mask
 from spec.mmio import Interrupt
@@ -22,6 +23,8 @@ BALLOON_DRIVER_FEATURES = feature_mask(
     Feature.VERSION_1,
     Feature.EVENT_IDX,
     Feature.INDIRECT_DESC,
+    Feature.RING_PACKED,
+    Feature.IN_ORDER,
     Feature.NOTIFICATION_DATA,
     Feature.RING_RESET,
     *BalloonFeature,
@@ -44,7 +47,7 @@ class BalloonDriver:
         area: BalloonArea,
         registers: Transport,
         allocator: PageAllocator,
-        queues: dict[BalloonQueue, SplitDriverQueue],
+        queues: dict[BalloonQueue, DriverQueue],
         *,
         statistics: StatisticsSource,
         events: Emitter,
@@ -115,7 +118,7 @@ class BalloonDriver:
             size = min(queue_size, _power_of_two_below(registers.queue_size_max(number)))
             if size < _NEEDED_SIZES.get(role, 1):
                 raise registers.fail(f"queue {number} ({role.name}) has at most {size} descriptors")
-            queues[role] = SplitDriverQueue.create(memory, number, size, area.queue_address(role), features, events)
+            queues[role] = make_driver_queue(memory, number, size, area.queue_address(role), features, events)
             registers.set_up_queue(number, queues[role].addresses)
         if features >> BalloonFeature.PAGE_POISON & 1 and poison_value is not None:
             registers.write_config(CONFIG, "poison_val", poison_value)
@@ -149,7 +152,7 @@ class BalloonDriver:
         area = BalloonArea.find(memory, area_address)
         numbers = queue_numbers(area["features"], _NUMBERINGS[area["numbering"]])
         queues = {
-            role: SplitDriverQueue.attach(memory, number, area.queue_address(role), events)
+            role: attach_driver_queue(memory, number, area.queue_address(role), events)
             for role, number in numbers.items()
         }
         return cls(area, registers, allocator, queues, statistics=statistics, events=events)
@@ -221,7 +224,7 @@ class BalloonDriver:
         try:
             self._registers.reset_queue(before.number)
             self._part_of(role).collect()
-            self.queues[role] = SplitDriverQueue.create(
+            self.queues[role] = make_driver_queue(
                 self._area.memory, before.number, size, self._area.queue_address(role), self.features, self._events
             )
             self._registers.set_up_queue(before.number, self.queues[role].addresses)

@@ -16,8 +16,8 @@ from vdev.devices.balloon.statistics import Statistics
 from vdev.errors import SavedStateError
 from vdev.events import SILENT, Emitter
 from vdev.memory import GuestMemory, Region
+from vdev.virtqueue.factory import make_device_queue
 from vdev.virtqueue.queue import DeviceQueue
-from vdev.virtqueue.split import SplitDeviceQueue
 
 __all__ = ["BALLOON_FEATURES", "BalloonDevice"]
 
@@ -37,6 +37,7 @@ class BalloonDevice(Device):
     device_id: ClassVar[int] = DeviceId.BALLOON
     name = "balloon"
     queue_sizes = (_QUEUE_SIZE,) * len(BalloonQueue)
+    type_features = tuple(BalloonFeature)
     config_layout: ClassVar[construct.Construct] = CONFIG
 
     def __init__(
@@ -46,7 +47,7 @@ class BalloonDevice(Device):
         events: Emitter = SILENT,
         numbering: QueueNumbering = QueueNumbering.FIXED,
         features: int = BALLOON_FEATURES,
-        make_queue: QueueFactory = SplitDeviceQueue,
+        make_queue: QueueFactory = make_device_queue,
     ) -> None:
         super().__init__(memory, events=events, make_queue=make_queue)
         self.offered_features = RING_FEATURES | features
