@@ -153,6 +153,16 @@ class ViolationFound(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestFailed(Event):
+    """The host could not do what a request asked, for no fault of the driver, which is told by the request's status."""
+
+    device: str
+    queue: int
+    request: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class HintStateChanged(Event):
     """The device's free-page-hint state machine moved."""
 

@@ -178,6 +178,19 @@ class GuestMemory:
             copy[chosen] = region.backing.data[offsets[chosen].astype(np.int64)[:, None] + span]
         return copy.view(dtype).reshape(len(addresses))
 
+    def byte_views(self, addresses: npt.NDArray[np.uint64], sizes: npt.NDArray[np.uint64]) -> list[memoryview]:
+        """Return the live bytes of each range, as preadv(2) and pwritev(2) take them; sizes in bytes.
+
+        Raises GuestAddressError for the first that is not wholly in one region.
+        """
+        region_of, offsets = self._locate_many(addresses, sizes)
+        live = [region.backing.data.data for region in self.regions]
+        begins, ends = offsets.tolist(), (offsets + sizes).tolist()
+        if len(live) == 1:
+            only = live[0]
+            return [only[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        return [live[index][begin:end] for index, begin, end in zip(region_of.tolist(), begins, ends, strict=True)]
+
     def contains_many(self, addresses: npt.NDArray[np.uint64], sizes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         """Say for each range whether it lies wholly in one region; sizes in bytes."""
         _, offsets, region_sizes = self._regions_of(addresses)
@@ -261,6 +274,17 @@ class GuestMemory:
             return
         first = self.page_of(address)
         self.page_marks.mark(first, first + ((address % PAGE_SIZE + size - 1) >> PAGE_SHIFT) + 1)
+
+    def mark_written_many(self, addresses: npt.NDArray[np.uint64], sizes: npt.NDArray[np.uint64]) -> None:
+        """Mark the pages of many ranges that were stored to through views; all must lie in RAM."""
+        if self.page_marks is None:
+            return
+        stored = sizes > 0
+        index, offsets = self._locate_many(addresses[stored], sizes[stored])
+        base = self._first_pages[index]
+        first = base + (offsets >> np.uint64(PAGE_SHIFT)).astype(np.int64)
+        last = base + ((offsets + sizes[stored] - np.uint64(1)) >> np.uint64(PAGE_SHIFT)).astype(np.int64)
+        self.page_marks.mark_pages(PageRanges(first, last + 1).to_pages())
 
     def give_back(self, ranges: PageRanges) -> int:
         """Return pages to the operating system and mark them as written, for they read as zero now.

@@ -1,0 +1,98 @@
+"""What the block driver keeps in guest RAM: its state, and for each queue its requests and its ring."""
+
+import numpy as np
+from construct import Bytes, Int32ul, Int64ul, Struct
+
+from guest_agent.drivers.block.slots import RequestSlots
+from guest_agent.drivers.rings import ring_area_size
+from guest_agent.virtqueue.queue import NoQueueHere
+from vdev.memory import PAGE_SIZE, GuestMemory
+
+__all__ = ["INDIRECT_CAPACITY", "SEGMENT_LIMIT", "STATE", "BlockArea"]
+
+_MAGIC = int.from_bytes(b"VBLK", "little")
+_REASON_SIZE = 256
+
+SEGMENT_LIMIT = 32
+"""The most segments of data in a request of this driver, also where the device allows more."""
+
+INDIRECT_CAPACITY = SEGMENT_LIMIT + 2
+"""Header, data and status."""
+
+STATE = "block_driver_state" / Struct(
+    "magic" / Int32ul,
+    "queue_size" / Int32ul,  # the most descriptors of a queue that the area has room for
+    "queue_count" / Int32ul,  # queues in use
+    "config_pending" / Int32ul,  # 1: the device said that its configuration changed
+    "features" / Int64ul,  # negotiated
+    "capacity" / Int64ul,  # sectors
+    "size_max" / Int32ul,  # bytes of a segment
+    "seg_max" / Int32ul,  # segments of a request
+    "discard_sectors_max" / Int32ul,
+    "discard_ranges_max" / Int32ul,
+    "zeroes_sectors_max" / Int32ul,
+    "zeroes_ranges_max" / Int32ul,
+    "reason" / Bytes(_REASON_SIZE),  # why the device was given up, UTF-8 padded with zeros; all zeros: it was not
+)
+
+
+class BlockArea:
+    """The driver's area at the page-aligned guest-physical `address`, for queues of up to `queue_size` descriptors."""
+
+    def __init__(self, memory: GuestMemory, address: int, queue_size: int) -> None:
+        self.memory = memory
+        self.address = address
+        self._state = memory.view(address, STATE)
+        self._slots_size = RequestSlots.area_size(queue_size)
+        self._queue_size = self._slots_size + ring_area_size(queue_size, INDIRECT_CAPACITY)
+
+    @staticmethod
+    def size(queue_size: int, queue_count: int) -> int:
+        """Bytes of the whole area, a multiple of the page size."""
+        ring_size = ring_area_size(queue_size, INDIRECT_CAPACITY)
+        return PAGE_SIZE + queue_count * (RequestSlots.area_size(queue_size) + ring_size)
+
+    @classmethod
+    def create(cls, memory: GuestMemory, address: int, queue_size: int) -> "BlockArea":
+        """Clear the state; slots and rings are made by their own classes."""
+        memory.write(address, bytes(PAGE_SIZE))
+        area = cls(memory, address, queue_size)
+        area["queue_size"] = queue_size
+        area["magic"] = _MAGIC
+        return area
+
+    @classmethod
+    def find(cls, memory: GuestMemory, address: int) -> "BlockArea":
+        """Return the area that `create` made at `address`.
+
+        Raises NoQueueHere.
+        """
+        state = memory.view(address, STATE)
+        if state["magic"] != _MAGIC:
+            raise NoQueueHere(f"no block driver's area at {address:#x}")
+        return cls(memory, address, int(state["queue_size"]))
+
+    def __getitem__(self, field: str) -> int:
+        return int(self._state[field])
+
+    def __setitem__(self, field: str, value: int) -> None:
+        self._state[field] = value
+        self.memory.mark_written(self.address, STATE.sizeof())
+
+    @property
+    def reason(self) -> str | None:
+        """Why the device was given up, None if it was not."""
+        return self._state["reason"].tobytes().rstrip(b"\0").decode(errors="replace") or None
+
+    @reason.setter
+    def reason(self, why: str) -> None:
+        self._state["reason"] = np.void(why.encode()[:_REASON_SIZE].ljust(_REASON_SIZE, b"\0"))
+        self.memory.mark_written(self.address, STATE.sizeof())
+
+    def slots_address(self, queue: int) -> int:
+        """Return where the request slots of a queue begin."""
+        return self.address + PAGE_SIZE + queue * self._queue_size
+
+    def ring_address(self, queue: int) -> int:
+        """Return where the area of a queue's ring begins."""
+        return self.slots_address(queue) + self._slots_size
