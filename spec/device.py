@@ -1,5 +1,6 @@
 """What every virtio device has (virtio 1.4, "Basic Facilities"): status bits, reserved feature bits, device ids."""
 
+from collections.abc import Iterable
 from enum import IntEnum, IntFlag
 
 __all__ = [
@@ -8,6 +9,7 @@ __all__ = [
     "DeviceStatus",
     "Feature",
     "feature_mask",
+    "feature_names",
     "is_device_type_feature",
 ]
 
@@ -82,3 +84,15 @@ def feature_mask(*bits: int) -> int:
     for bit in bits:
         mask |= 1 << bit
     return mask
+
+
+def feature_names(mask: int, type_features: Iterable[IntEnum] = ()) -> list[str]:
+    """Return what the text calls each bit of `mask`, the lowest first; a bit that has no name here is its number.
+
+    `type_features` are the device type's own.
+
+    >>> feature_names(feature_mask(Feature.VERSION_1, Feature.EVENT_IDX, 99))
+    ['EVENT_IDX', 'VERSION_1', '99']
+    """
+    names = {int(feature): feature.name for feature in (*type_features, *Feature)}
+    return [names.get(bit, str(bit)) for bit in range(mask.bit_length()) if mask >> bit & 1]

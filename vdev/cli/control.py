@@ -20,7 +20,11 @@ def control_path_of(socket_path: str) -> str:
     return f"{socket_path}.control"
 
 
-@click.group(short_help="Ask something of a device that is served.", subcommand_metavar="COMMAND [ARGS]...")
+@click.group(
+    no_args_is_help=False,
+    short_help="Ask something of a device that is served.",
+    subcommand_metavar="COMMAND [ARGS]...",
+)
 @click.argument("socket_path", metavar="SOCKET")
 @click.option("--control", "control_path", metavar="PATH", help="The control socket. [default: SOCKET.control]")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
@@ -53,7 +57,7 @@ def statistics(where: tuple[str, bool]) -> int:
     return _ask(where, {"do": "statistics"})
 
 
-@control.group()
+@control.group(no_args_is_help=False)
 def hints() -> None:
     """Ask which of the guest's pages are free."""
 

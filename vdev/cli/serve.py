@@ -49,6 +49,7 @@ While it runs, `vdev control PATH` asks things of it.
 
 @click.group(
     cls=_DeviceCommands,
+    no_args_is_help=False,
     help=_HELP,
     short_help="Serve a device to vhost-user front ends.",
     subcommand_metavar="DEVICE|FILE.py:CLASS [OPTIONS]",

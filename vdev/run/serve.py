@@ -12,8 +12,8 @@ from typing import Any
 
 import trio
 
-from spec.device import feature_names
-from spec.vhost_user import ProtocolFeature
+from spec.device import feature_mask, feature_names
+from spec.vhost_user import LOG_ALL, PROTOCOL_FEATURES, ProtocolFeature
 from vdev.device import Device
 from vdev.devices.balloon import BalloonDevice
 from vdev.devices.kind import Carrier
@@ -27,6 +27,8 @@ from vdev.vhost_user.statistics import BackEndStatistics
 __all__ = ["ServeOptions", "Snapshot", "serve", "snapshot_to_json"]
 
 _SHOW_INTERVAL = 0.1
+_PROTOCOL_BITS = feature_mask(LOG_ALL, PROTOCOL_FEATURES)
+"""What is between front end and back end, and no driver's."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class _Serving:
         )
 
     def _names(self, features: int) -> tuple[str, ...]:
-        return tuple(feature_names(features, self._device.type_features))
+        return tuple(feature_names(features & ~_PROTOCOL_BITS, self._device.type_features))
 
     async def _status(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the panel shows, JSON-ready."""

@@ -1,0 +1,231 @@
+"""`vdev serve` and `vdev control` as a user types them: refusals, the panel, a class of one's own, a whole run."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from cli_setup import CommandLine
+from rich.console import Console
+
+from guest_agent.vhost_user import VhostUserTransport
+from spec.device import DeviceId
+from vdev.cli.panel import LinePanel, LivePanel, render_snapshot
+from vdev.devices.entropy import EntropyDevice
+from vdev.errors import UserError
+from vdev.memory import GuestMemory, MemfdBacking, Region
+from vdev.run.device_class import load_device_class
+from vdev.run.serve import Snapshot
+from vdev.vhost_user.statistics import BackEndStatistics, QueueStatistics
+
+
+@pytest.fixture
+def vdev(capsys):
+    return CommandLine(capsys)
+
+
+NOWHERE = "/nowhere/at/all.sock"
+
+REFUSALS = {
+    "serve": "Missing command (try 'vdev serve --help')",
+    "serve toaster --socket /tmp/s": "No such command 'toaster'",
+    "serve entropy": "Missing option '--socket'",
+    f"serve entropy --socket {NOWHERE}": f"cannot listen at {NOWHERE}: No such file or directory",
+    "serve entropy --socket /etc/passwd": "cannot listen at /etc/passwd: Address already in use",
+    "serve block --socket /tmp/s": "Missing option '--file'",
+    "serve block --socket /tmp/s --file /nowhere": "'/nowhere' does not exist",
+    "serve block --socket /tmp/s --file /tmp": "/tmp",
+    "serve block --socket /tmp/s --file /etc/passwd --queues 0": "x>=1",
+    "serve balloon --socket /tmp/s --numbering odd": "'fixed', 'compact'",
+    "serve ./nothing.py:Mine --socket /tmp/s": "there is no file nothing.py",
+    "serve no_such_module:Mine --socket /tmp/s": "there is no module 'no_such_module'",
+    "serve json:Mine --socket /tmp/s": "json has no class 'Mine' that is a vdev.device.Device",
+    "serve vdev.devices.entropy:Device_ --socket /tmp/s": "it has EntropyDevice",
+    f"control {NOWHERE} status": "is `vdev serve` running?",
+    f"control {NOWHERE} inflate lots": "not a size like 512MiB or 1GiB",
+    f"control {NOWHERE} fly": "No such command 'fly'",
+    f"control {NOWHERE} hints": "Missing command",
+    "control": "Missing argument 'SOCKET'",
+}
+
+
+@pytest.mark.parametrize("line", REFUSALS)
+def test_what_cannot_be_served_or_asked_is_refused_in_one_line(vdev, line):
+    finished = vdev(line)
+    assert finished.status == 2
+    assert REFUSALS[line] in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1, finished.stderr
+    assert finished.stdout == ""
+
+
+# A class of one's own
+
+
+def test_a_class_is_found_in_a_file_and_in_a_module(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from vdev.devices.entropy import EntropyDevice\n\n\nclass Mine(EntropyDevice):\n    name = 'mine'\n"
+    )
+    memory = GuestMemory.private(1 << 20)
+    assert load_device_class(f"{path}:Mine")(memory).name == "mine"
+    assert isinstance(load_device_class("vdev.devices.entropy:EntropyDevice")(memory, {}), EntropyDevice)
+    with pytest.raises(UserError, match=r"mine\.py has no class 'Other' .*; it has Mine"):
+        load_device_class(f"{path}:Other")
+
+
+def test_what_the_users_code_raises_is_left_to_the_user(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("import no_such_module_at_all\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):
+        load_device_class(f"{path}:Mine")
+
+
+# The panel
+
+
+def a_queue(number, **changes):
+    values = {
+        "number": number,
+        "size": 256,
+        "state": "started, enabled",
+        "is_served": True,
+        "kick_count": 12,
+        "call_count": 3,
+        "chain_count": 14000,
+        "last_error": None,
+    }
+    return QueueStatistics(**(values | changes))
+
+
+def a_snapshot(**changes):
+    statistics = BackEndStatistics(
+        is_connected=True,
+        front_end_count=1,
+        phase="running",
+        features=1 << 32,
+        protocol_features=1,
+        queues=(a_queue(0), a_queue(1, size=0, state="stopped")),
+        request_count=20,
+        front_end_violation_count=0,
+        driver_violation_count=0,
+        last_violation=None,
+    )
+    values = {
+        "device": "entropy",
+        "device_id": 4,
+        "socket_path": "/tmp/e.sock",
+        "elapsed": 1.5,
+        "statistics": statistics,
+        "features": ("VERSION_1",),
+        "offered_features": ("VERSION_1", "EVENT_IDX"),
+        "protocol_features": ("MQ",),
+    }
+    return Snapshot(**(values | changes))
+
+
+def in_another_state(snapshot, **changes):
+    return replace(snapshot, statistics=replace(snapshot.statistics, **changes))
+
+
+def shown(snapshot, width=100):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render_snapshot(snapshot))
+    return console.file.getvalue()
+
+
+def test_the_panel_says_who_is_there_what_was_agreed_and_what_each_queue_did():
+    text = shown(a_snapshot())
+    assert "entropy  front end 1, running" in text
+    assert "VERSION_1" in text
+    assert "MQ" in text
+    assert [line.split() for line in text.splitlines() if line.split()[:1] == ["0"]] == [
+        ["0", "256", "12", "3", "14,000", "started,", "enabled"]
+    ]
+
+
+def test_the_panel_names_the_last_error_and_the_queue_that_has_one():
+    snapshot = in_another_state(
+        a_snapshot(),
+        queues=(a_queue(0, last_error="head 9 in a table of 8"),),
+        driver_violation_count=2,
+        last_violation="driver's fault: head 9 in a table of 8",
+    )
+    text = shown(snapshot)
+    assert "2, the last: driver's fault: head 9 in a table of 8" in text
+    assert text.count("head 9 in a table of 8") == 2
+
+
+def test_the_panel_of_nobody_says_where_it_waits():
+    text = shown(in_another_state(a_snapshot(features=(), protocol_features=()), is_connected=False, queues=()))
+    assert "no front end at /tmp/e.sock" in text
+    assert "none yet" in text
+
+
+def test_lines_tell_only_what_is_new():
+    file = io.StringIO()
+    panel = LinePanel(file)
+    waiting = in_another_state(a_snapshot(features=()), is_connected=False, queues=())
+    busy = in_another_state(a_snapshot(), queues=(a_queue(0, kick_count=99),))
+    failed = in_another_state(a_snapshot(), queues=(a_queue(0, last_error="a loop"),), last_violation="a loop")
+    for snapshot in (waiting, waiting, a_snapshot(), busy, failed, waiting):
+        panel.show(snapshot)
+    assert [line.split(maxsplit=2)[2].strip() for line in file.getvalue().splitlines()] == [
+        "entropy waits for a front end at /tmp/e.sock",
+        "front end 1 is connected",
+        "features: VERSION_1",
+        "queue 0: 256 descriptors, started, enabled",
+        "error: a loop",
+        "queue 0: a loop",
+        "entropy waits for a front end at /tmp/e.sock",
+    ]
+
+
+def test_a_terminal_gets_the_panel_redrawn():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with LivePanel(console) as panel:
+        panel.show(a_snapshot())
+        panel.show(in_another_state(a_snapshot(), front_end_count=2))
+    written = console.file.getvalue()
+    assert 0 < written.index("front end 1") < written.index("front end 2")
+
+
+# Whole
+
+
+@pytest.mark.process
+def test_a_device_is_served_asked_and_ended(tmp_path):
+    path = tmp_path / "entropy.sock"
+    command = [sys.executable, "-m", "vdev", "serve", "entropy", "--socket", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert "waits for a front end" in server.stderr.readline()
+            assert asked(path)["connected"] is False
+            memory = GuestMemory([Region(0, MemfdBacking(1 << 20))])
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(str(path))
+            transport = VhostUserTransport(memory, connection, device_id=DeviceId.ENTROPY)
+            transport.acknowledge_device()
+            transport.negotiate(1 << 32, required=(32,))
+            assert "front end 1 is connected" in server.stderr.readline()
+            status = asked(path)
+            assert (status["connected"], status["features"]) == (True, ["VERSION_1"])
+            transport.close()
+            while asked(path)["connected"]:
+                time.sleep(0.01)
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 0
+            assert os.listdir(tmp_path) == []
+            assert "Traceback" not in server.stderr.read()
+        finally:
+            server.kill()
+
+
+def asked(path):
+    command = [sys.executable, "-m", "vdev", "control", "--json", str(path), "status"]
+    return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
