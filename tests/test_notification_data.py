@@ -212,8 +212,9 @@ def run_in_one_loop(options):
     return migrate(options, events=events, on_progress=lambda _: None), seen
 
 
-def test_no_kick_of_a_guest_that_is_moved_becomes_an_exit():
-    report, records = run_in_one_loop(MigrateOptions(ram_size=32 * MIB, inflate_size=8 * MIB))
+@pytest.mark.parametrize("ring", ["split", "packed"])
+def test_no_kick_of_a_guest_that_is_moved_becomes_an_exit(ring):
+    report, records = run_in_one_loop(MigrateOptions(ram_size=32 * MIB, inflate_size=8 * MIB, ring=ring))
     events = [record.event for record in records]
     assert report.outcome is Outcome.COMPLETED
     assert report.verified.mismatched == 0
@@ -221,8 +222,9 @@ def test_no_kick_of_a_guest_that_is_moved_becomes_an_exit():
     assert [event for event in events if isinstance(event, RegisterWritten) and event.offset == 0x50] == []
 
 
-def test_without_ioeventfds_the_exits_of_a_moved_guest_carry_the_data():
-    report, records = run_in_one_loop(MigrateOptions(ram_size=32 * MIB, ioeventfd=False))
+@pytest.mark.parametrize("ring", ["split", "packed"])
+def test_without_ioeventfds_the_exits_of_a_moved_guest_carry_the_data(ring):
+    report, records = run_in_one_loop(MigrateOptions(ram_size=32 * MIB, ioeventfd=False, ring=ring))
     values = [
         record.event.value
         for record in records
@@ -235,8 +237,9 @@ def test_without_ioeventfds_the_exits_of_a_moved_guest_carry_the_data():
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("ring", ["split", "packed"])
 @pytest.mark.parametrize("ioeventfd", [True, False])
-async def test_a_guest_process_kicks_with_data(ioeventfd):
+async def test_a_guest_process_kicks_with_data(ioeventfd, ring):
     events, seen = EventStream(trio.current_time), []
     inflated, all_inflated = [], trio.Event()
 
@@ -248,13 +251,14 @@ async def test_a_guest_process_kicks_with_data(ioeventfd):
                 all_inflated.set()
 
     events.subscribe(look)
-    options = MigrateOptions(ram_size=32 * MIB, workload="idle", rate=0)
+    options = MigrateOptions(ram_size=32 * MIB, workload="idle", rate=0, ring=ring)
     shape = MachineShape(((0, 32 * MIB),), ioeventfd)
     with trio.fail_after(60):
         async with open_host(shape, FreeSchedule(), events, name="source", trace=True) as host:
             await host.machine.boot(guest_config(options, shape, host.machine))
             host.vcpu.run()
             assert host.balloon.has_feature(Feature.NOTIFICATION_DATA)
+            assert host.balloon.has_feature(Feature.RING_PACKED) == (ring == "packed")
             host.balloon.set_target(1000)
             await all_inflated.wait()
             await host.machine.pause()
