@@ -20,12 +20,18 @@ import platform
 import threading
 from collections.abc import Callable
 
-__all__ = ["full_fence", "load_fence", "store_fence"]
+__all__ = ["code_page", "full_fence", "load_fence", "store_fence"]
 
 _FENCE_CODE = {
     "x86_64": bytes.fromhex("0faef0c3"),  # mfence; ret
     "aarch64": bytes.fromhex("bf3b03d5c0035fd6"),  # dmb ish; ret
 }
+
+
+def code_page(code: bytes) -> tuple[mmap.mmap, int]:
+    """Return an executable page with this machine code, and its address. Raises OSError where that is refused."""
+    page = _executable_page(code)
+    return page, _address_of(page)
 
 
 def _executable_page(code: bytes) -> mmap.mmap:
@@ -62,12 +68,12 @@ def _make_full_fence(machine: str) -> tuple[Callable[[], None], object]:
     if machine not in _FENCE_CODE:
         raise ImportError(f"no memory fence is known for {machine!r}; vdev runs on {', '.join(_FENCE_CODE)}")
     try:
-        page = _executable_page(_FENCE_CODE[machine])
+        page, address = code_page(_FENCE_CODE[machine])
     except OSError as error:
         if machine != "x86_64":
             raise ImportError(f"this system refuses an executable page for the memory fence: {error}") from error
         return _lock_fence(), None
-    return ctypes.PYFUNCTYPE(None)(_address_of(page)), page
+    return ctypes.PYFUNCTYPE(None)(address), page
 
 
 _machine = platform.machine()

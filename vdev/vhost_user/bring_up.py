@@ -46,6 +46,10 @@ class BringUp:
         if violation is not None:
             raise FrontEndViolation("Front-end message types", violation.message)
         agreed = self._device.status & DeviceStatus.FEATURES_OK and self._device.features == features
+        if self._keeps_state and not agreed:
+            raise FrontEndViolation(
+                "Migrating back-end state", f"features {features:#x}; the loaded device has {self._device.features:#x}"
+            )
         self.features = features
         if not agreed or self.needs_reset:
             self._begin_anew()
@@ -54,6 +58,7 @@ class BringUp:
         assert self.features is not None
         device = self._device
         device.reset()
+        device.violation = None
         device.write_status(_DRIVER)
         for word in range(self.features.bit_length() // 32 + 1):
             device.accept_word(word, self.features >> 32 * word & 0xFFFF_FFFF)

@@ -1,4 +1,4 @@
-"""Serve a device to vhost-user front ends: the one file of the back end that waits."""
+"""Serve a device to vhost-user front ends: the back end's socket, kicks and announcements."""
 
 import array
 import errno
@@ -10,10 +10,11 @@ import trio
 
 from spec.vhost_user import FrontEndRequest
 from vdev.device import Device
-from vdev.errors import FrontEndViolation, UserError
+from vdev.errors import DriverViolation, FrontEndViolation, UserError
 from vdev.vhost_user.event_fd import EventFdGone
 from vdev.vhost_user.framing import MessageDecoder, encode
 from vdev.vhost_user.session import Answer, Session
+from vdev.vhost_user.state_carrier import StateCarrier
 from vdev.vhost_user.statistics import BackEndStatistics, QueueStatistics
 from vdev.vhost_user.vring import Vring
 
@@ -65,8 +66,8 @@ class BackEnd:
         self._session: Session | None = None
         self._front_end_count = 0
         self._request_count = 0
-        self._violation_count = 0
-        self._last_violation: str | None = None
+        self._violation_counts = {FrontEndViolation: 0, DriverViolation: 0}
+        self._last_violation: FrontEndViolation | DriverViolation | None = None
 
     @property
     def statistics(self) -> BackEndStatistics:
@@ -80,9 +81,9 @@ class BackEnd:
             protocol_features=(session.protocol_features or 0) if session is not None else 0,
             queues=tuple(map(_queue_statistics, session.rings.all)) if session is not None else (),
             request_count=self._request_count,
-            front_end_violation_count=self._violation_count,
-            driver_violation_count=0,
-            last_violation=self._last_violation,
+            front_end_violation_count=self._violation_counts[FrontEndViolation],
+            driver_violation_count=self._violation_counts[DriverViolation],
+            last_violation=str(self._last_violation) if self._last_violation is not None else None,
         )
 
     def keep_state(self) -> None:
@@ -91,13 +92,18 @@ class BackEnd:
         if self._session is not None:
             self._session.bring_up.keep_state()
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Accept front ends at `listener` one by one, until cancelled; another one waits for its turn."""
+    async def serve(self, listener: socket.socket, *, once: bool = False) -> None:
+        """Accept front ends at `listener` one by one, until cancelled; another one waits for its turn.
+
+        With `once` return when the first one has gone.
+        """
         listener.setblocking(False)
         accepting = trio.socket.from_stdlib_socket(listener)
         while True:
             connection, _ = await accepting.accept()
             await self.serve_connection(socket.socket(fileno=connection.detach()))
+            if once:
+                return
 
     async def serve_connection(self, connection: socket.socket) -> FrontEndViolation | None:
         """Serve one front end until it goes away, and close `connection`.
@@ -114,6 +120,7 @@ class BackEnd:
             session = self._session = Session(
                 self.device, before_close=trio.lowlevel.notify_closing, owns_memory=self._owns_memory
             )
+            session.on_violation = self._note
             if self._keeps_state:
                 self.keep_state()
             try:
@@ -122,14 +129,22 @@ class BackEnd:
                 self._session = None
                 session.close()
 
+    def _note(self, violation: FrontEndViolation | DriverViolation) -> None:
+        self._violation_counts[type(violation)] += 1
+        self._last_violation = violation
+
     async def _serve_session(self, session: Session, sock: trio.socket.SocketType) -> FrontEndViolation | None:
         async with trio.open_nursery() as nursery:
             for ring in session.rings.all:
                 nursery.start_soon(_serve_ring, self.device, ring)
+            nursery.start_soon(_announce_changes, session)
+            carrier = StateCarrier(session, nursery)
+            session.state.on_start = carrier.start
             try:
-                await self._serve_messages(session, sock)
+                await self._serve_messages(session, sock, carrier)
             except FrontEndViolation as violation:
-                self._note(violation)
+                if violation is not self._last_violation:
+                    self._note(violation)
                 return violation
             except OSError:
                 return None  # the front end is gone, with something unread or unsent
@@ -137,11 +152,7 @@ class BackEnd:
                 nursery.cancel_scope.cancel()
         return None
 
-    def _note(self, violation: FrontEndViolation) -> None:
-        self._violation_count += 1
-        self._last_violation = str(violation)
-
-    async def _serve_messages(self, session: Session, sock: trio.socket.SocketType) -> None:
+    async def _serve_messages(self, session: Session, sock: trio.socket.SocketType, carrier: StateCarrier) -> None:
         decoder = MessageDecoder(FrontEndViolation, FrontEndRequest)
         try:
             while True:
@@ -151,6 +162,8 @@ class BackEnd:
                     return
                 for message in decoder.feed(data, fds):
                     self._request_count += 1
+                    if message.request == FrontEndRequest.CHECK_DEVICE_STATE:
+                        await carrier.wait_end()
                     answer = session.handle(message)
                     if answer is not None:
                         await _send(sock, answer)
@@ -182,6 +195,22 @@ async def _send(sock: trio.socket.SocketType, answer: Answer) -> None:
     finally:
         for fd in answer.fds:
             os.close(fd)
+
+
+async def _announce_changes(session: Session) -> None:
+    changed = trio.Event()
+    session.on_announce = lambda: changed.set()
+    while True:
+        await changed.wait()
+        changed = trio.Event()
+        while session.announcement_is_due:
+            if session.channel.send_config_change():
+                session.configuration.note_told()
+            else:
+                try:
+                    await trio.lowlevel.wait_writable(session.channel.fileno())
+                except trio.ClosedResourceError:
+                    break
 
 
 async def _serve_ring(device: Device, ring: Vring) -> None:

@@ -20,11 +20,12 @@ from spec.vhost_user import (
     protocol_feature_mask,
 )
 from vdev.device import Device
-from vdev.errors import FrontEndViolation
+from vdev.errors import DriverViolation, FrontEndViolation, SavedStateError
 from vdev.memory import Region
+from vdev.vhost_user.attachment import Attachment
 from vdev.vhost_user.bring_up import BringUp
+from vdev.vhost_user.channel import BackEndChannel
 from vdev.vhost_user.configuration import Configuration
-from vdev.vhost_user.counted_queue import CountedQueue
 from vdev.vhost_user.device_state import DeviceStateTransfer
 from vdev.vhost_user.framing import Message, parse_payload, request_name
 from vdev.vhost_user.inflight import Inflight
@@ -32,7 +33,6 @@ from vdev.vhost_user.log import WriteLog
 from vdev.vhost_user.memory_table import MAX_SLOT_COUNT, MemoryTable, check_same_memory
 from vdev.vhost_user.phases import RULES, Phase, Refusal
 from vdev.vhost_user.status import Status
-from vdev.vhost_user.vring import Vring
 from vdev.vhost_user.vrings import Vrings
 
 __all__ = ["Answer", "Session"]
@@ -40,6 +40,18 @@ __all__ = ["Answer", "Session"]
 _R = FrontEndRequest
 _SESSION_FEATURES = feature_mask(PROTOCOL_FEATURES, LOG_ALL)
 _FAILURE = 1
+
+_ALWAYS_OFFERED = (
+    ProtocolFeature.MQ,
+    ProtocolFeature.REPLY_ACK,
+    ProtocolFeature.BACKEND_REQ,
+    ProtocolFeature.BACKEND_SEND_FD,
+    ProtocolFeature.INFLIGHT_SHMFD,
+    ProtocolFeature.RESET_DEVICE,
+    ProtocolFeature.CONFIGURE_MEM_SLOTS,
+    ProtocolFeature.STATUS,
+    ProtocolFeature.DEVICE_STATE,
+)
 
 _OFFER_SUFFICES = frozenset({_R.GET_QUEUE_NUM})
 """Legal once the feature was offered; the others need it agreed."""
@@ -72,18 +84,30 @@ class Session:
         self.on_announce: Callable[[], None] = lambda: None
         self.protocol_features: int | None = None
         """Those that are agreed, None before."""
-        self.violations: list[FrontEndViolation] = []
+        self.on_violation: Callable[[FrontEndViolation | DriverViolation], None] = lambda _: None
+        self.channel = BackEndChannel()
+        self.bring_up = BringUp(device)
+        self.configuration = Configuration(device, self.bring_up)
+        self.status = Status(device)
+        self.state = DeviceStateTransfer(device, before_close)
+        self._inflight = Inflight(len(device.queue_sizes), max(device.queue_sizes, default=0))
+        self._attachment = Attachment(
+            device,
+            lambda: self.rings.all,
+            self.bring_up,
+            self._inflight,
+            on_run=lambda: self.on_announce(),
+            on_violation=lambda violation: self.on_violation(violation),
+        )
         self.memory = MemoryTable(self._replace_memory)
         self.rings = Vrings(
             len(device.queue_sizes),
             self.memory,
             size_max=device.queue_size_max,
-            settle=self._settle,
+            settle=self._attachment.settle,
             before_close=before_close,
         )
-        self.bring_up = BringUp(device)
-        self.configuration = Configuration(device, self.bring_up)
-        self.status = Status(device)
+        self._log = WriteLog(device.memory, lambda: self.rings.all)
         self._features = 0
         self._hooks = device.call, device.announce_config
         device.call = self._call
@@ -104,7 +128,9 @@ class Session:
             _R.ADD_MEM_REG: self.memory.add,
             _R.REM_MEM_REG: self.memory.remove,
             _R.SET_VRING_NUM: self.rings.set_size,
-            _R.SET_VRING_ADDR: self.rings.set_addresses,
+            _R.SET_LOG_BASE: self._log.set_base,
+            _R.SET_LOG_FD: self._log.set_event,
+            _R.SET_VRING_ADDR: self._set_vring_addr,
             _R.SET_VRING_BASE: self.rings.set_base,
             _R.GET_VRING_BASE: self.rings.get_base,
             _R.SET_VRING_KICK: self.rings.set_kick,
@@ -116,6 +142,11 @@ class Session:
             _R.RESET_DEVICE: self._reset_device,
             _R.SET_STATUS: self._set_status,
             _R.GET_STATUS: self.status.get,
+            _R.SET_BACKEND_REQ_FD: self.channel.set,
+            _R.GET_INFLIGHT_FD: self._get_inflight_fd,
+            _R.SET_INFLIGHT_FD: self._set_inflight_fd,
+            _R.SET_DEVICE_STATE_FD: self.state.start,
+            _R.CHECK_DEVICE_STATE: self.state.check,
         }
 
     # What the server calls
@@ -146,7 +177,7 @@ class Session:
         except FrontEndViolation as violation:
             if violation.request is None:
                 violation = self._placed(violation, message)
-            self.violations.append(violation)
+            self.on_violation(violation)
             answer = self._refusal(message, violation)
             if answer is None:
                 raise violation from None
@@ -220,10 +251,14 @@ class Session:
     def close(self) -> None:
         """Forget the front end: the device is reset, and every descriptor closed."""
         self.rings.close()
+        self._log.close()
         self.bring_up.forget()
         if not self._owns_memory:
             self.device.replace_memory(())
         self.memory.close()
+        self._inflight.close()
+        self.state.close()
+        self.channel.close()
         self.device.call, self.device.announce_config = self._hooks
 
     # Features
@@ -231,15 +266,18 @@ class Session:
     @property
     def offered_features(self) -> int:
         """What GET_FEATURES answers."""
-        return self.device.offered_features & ~feature_mask(Feature.ACCESS_PLATFORM) | _SESSION_FEATURES
+        own = _SESSION_FEATURES if self._log.is_possible else feature_mask(PROTOCOL_FEATURES)
+        return self.device.offered_features & ~feature_mask(Feature.ACCESS_PLATFORM) | own
 
     @property
     def offered_protocol_features(self) -> int:
         """What GET_PROTOCOL_FEATURES answers."""
         has = ProtocolFeature
-        features = [has.MQ, has.REPLY_ACK, has.RESET_DEVICE, has.CONFIGURE_MEM_SLOTS, has.STATUS]
+        features = set(_ALWAYS_OFFERED)
         if self.configuration.size:
-            features.append(has.CONFIG)
+            features.add(has.CONFIG)
+        if self._log.is_possible:
+            features.add(has.LOG_SHMFD)
         return protocol_feature_mask(*features)
 
     def _get_features(self, _: Any, __: Message) -> bytes:
@@ -252,6 +290,7 @@ class Session:
         device_features = features & ~_SESSION_FEATURES
         if self.phase is Phase.RUNNING and device_features != self.bring_up.features:
             raise FrontEndViolation("Migration", "while a ring is started, only LOG_ALL may change")
+        self._log.switch(bool(features >> LOG_ALL & 1))
         self.bring_up.agree(device_features)
         self._features = features
         if not features >> PROTOCOL_FEATURES & 1:
@@ -281,6 +320,7 @@ class Session:
         for ring in self.rings.all:
             ring.is_enabled = False
             self.rings.stop(ring)
+        self._log.switch(False)
         self.bring_up.forget()
         self.status.written = 0
         self._features = 0
@@ -293,6 +333,42 @@ class Session:
 
     # Rings and memory
 
+    def _replace_memory(self, regions: Sequence[Region]) -> None:
+        if self._owns_memory:
+            check_same_memory(self.device.memory.regions, regions)
+            return
+        self._log.check_memory(max((region.end for region in regions), default=0))
+        self._attachment.replace_memory(regions)
+
+    def _set_vring_addr(self, payload: Any, message: Message) -> None:
+        self.rings.set_addresses(payload, message)
+        self._log.refresh()
+
+    @property
+    def _is_packed(self) -> bool:
+        return bool(self._features >> Feature.RING_PACKED & 1)
+
+    def _get_inflight_fd(self, payload: Any, message: Message) -> Answer:
+        body, fd = self._inflight.make(payload, packed=self._is_packed)
+        # A peer that sends the C struct whole expects it whole.
+        return Answer(message.request, body.ljust(len(message.body), b"\0"), (fd,))
+
+    def _set_inflight_fd(self, payload: Any, message: Message) -> None:
+        self._inflight.set(payload, message, packed=self._is_packed)
+
+    def load_state(self, state: bytes) -> None:
+        """Give the device a state that another back end saved; it goes on from it when its rings are started.
+
+        Raises SavedStateError.
+        """
+        self.state.load(state)
+        agreed = self.bring_up.features
+        if agreed is not None and self.device.features != agreed:
+            found = self.device.features
+            self.bring_up.agree(agreed)
+            raise SavedStateError(f"the saved device uses features {found:#x}, and {agreed:#x} are agreed")
+        self.bring_up.keep_state()
+
     def _set_vring_enable(self, payload: Any, message: Message) -> None:
         if self.protocol_features is None and not self._features >> PROTOCOL_FEATURES & 1:
             raise FrontEndViolation("Ring states", "protocol features were not negotiated")
@@ -302,47 +378,14 @@ class Session:
         for ring in self.rings.all:
             self.rings.enable(ring, is_enabled)
 
-    def _settle(self, ring: Vring) -> None:
-        is_wanted = ring.is_started and ring.is_enabled and ring.addresses is not None and ring.size > 0
-        if is_wanted == ring.is_served:
-            return
-        if not is_wanted:
-            self.bring_up.detach(ring)
-            ring.is_served = False
-        else:
-            queue = self.bring_up.attach(ring, self.rings.all)
-            if queue is None:
-                ring.fail(str(self.device.violation))
-                return
-            self.device.queues[ring.number] = CountedQueue(queue, ring)
-            ring.is_served = True
-            self.bring_up.drive()
-            self.on_announce()
-        ring.on_change()
-
-    def _replace_memory(self, regions: Sequence[Region]) -> None:
-        if self._owns_memory:
-            check_same_memory(self.device.memory.regions, regions)
-            return
-        self.device.replace_memory(regions)
-        for ring in self.rings.all:
-            queue = self.device.queues.get(ring.number)
-            if queue is not None:
-                self.device.queues[ring.number] = CountedQueue(queue, ring)
-            elif ring.is_served:
-                ring.fail(str(self.device.violation))
-
     # What the device says
 
     def _call(self, number: int) -> None:
         self.rings.all[number].call_driver()
 
     def _config_changed(self) -> None:
-        violation = self.device.violation
-        if self.bring_up.needs_reset and violation is not None:
-            for ring in self.rings.all:
-                if ring.is_served and violation.queue in (None, ring.number):
-                    ring.fail(str(violation))
+        if self.bring_up.needs_reset:
+            self._attachment.report_violation()
         self.on_announce()
 
 
