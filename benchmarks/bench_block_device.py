@@ -13,8 +13,9 @@ from statistics import median
 
 import numpy as np
 
-from guest_agent.drivers.block import BlockDriver
+from guest_agent.drivers.block import BLOCK_DRIVER_FEATURES, BlockDriver
 from guest_agent.mmio import MmioDriver
+from spec.device import Feature, feature_mask
 from spec.mmio import Register
 from vdev.devices.block import BlockDevice, BlockFile
 from vdev.memory import GuestMemory, MemfdBacking, Region
@@ -27,6 +28,8 @@ ROUNDS = 400
 AREA = 0x10_0000
 DATA = 0x40_0000
 TO_US = 1e6
+PACKED = BLOCK_DRIVER_FEATURES & ~feature_mask(Feature.IN_ORDER)
+RINGS = {"split ring": PACKED & ~feature_mask(Feature.RING_PACKED), "packed ring": PACKED}
 
 
 class QuietExits:
@@ -43,11 +46,13 @@ class QuietExits:
             self._registers.write(address, size, value)
 
 
-def seconds_of_device(path: str, sectors: np.ndarray, segment_count: int) -> tuple[list[float], list[float]]:
+def seconds_of_device(
+    path: str, sectors: np.ndarray, segment_count: int = 1, features: int = RINGS["split ring"]
+) -> tuple[list[float], list[float]]:
     """Seconds of each round on the device's and on the driver's side."""
     memory = GuestMemory([Region(0, MemfdBacking(8 << 20))])
     device = BlockDevice(memory, BlockFile.open(path))
-    driver = BlockDriver.start(MmioDriver(QuietExits(MmioRegisters(device)), 0), memory, AREA)
+    driver = BlockDriver.start(MmioDriver(QuietExits(MmioRegisters(device)), 0), memory, AREA, wanted_features=features)
     device_times, driver_times = [], []
     piece = SIZE // segment_count
     buffers = [[(DATA + SIZE * n + piece * part, piece) for part in range(segment_count)] for n in range(DEPTH)]
@@ -95,10 +100,12 @@ def main() -> None:
         bare = per_request(seconds_of_bare_loop(file.name, sectors))
         print(f"microseconds for a read of 4 KiB, {DEPTH} at a time, from the page cache")
         print(f"{'bare preadv loop':<36}{bare:>8.2f}")
-        for segment_count in (1, 4):
-            device, driver = map(per_request, seconds_of_device(file.name, sectors, segment_count))
-            name = f"block device, {segment_count} segment{'s' * (segment_count > 1)} each"
-            print(f"{name:<36}{device:>8.2f}{device / bare:>8.1f} times{driver:>10.2f} in the driver")
+        for ring, features in RINGS.items():
+            for segment_count in (1, 4):
+                times = seconds_of_device(file.name, sectors, segment_count, features)
+                device, driver = map(per_request, times)
+                name = f"device, {ring}, {segment_count} segment{'s' * (segment_count > 1)} each"
+                print(f"{name:<36}{device:>8.2f}{device / bare:>8.1f} times{driver:>10.2f} in the driver")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from spec.split_ring import DESCRIPTOR, DescriptorFlag
 from vdev.virtqueue.chain import ChainBatch
 from vdev.virtqueue.descriptors import CHAIN_SIZE_LIMIT, DescriptorTable
 from vdev.virtqueue.indirect import DESCRIPTOR_SIZE
+from vdev.virtqueue.straight_tables import straight_chains
 
 __all__ = ["clean_prefix"]
 
@@ -33,6 +34,8 @@ def clean_prefix(table: DescriptorTable, heads: Positions) -> ChainBatch:
 
     The prefix may be shorter than that, even empty, where the chains are very long.
     """
+    if (straight := straight_chains(table, heads, _SEGMENT_BUDGET)) is not None:
+        return straight
     walk = _Walk(table, heads)
     walk.walk_main()
     walk.walk_indirect()

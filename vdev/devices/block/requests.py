@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spec.block import REQUEST_HEADER, RequestType
-from spec.layout import dtype_of, struct_of
+from spec.layout import struct_of
 from vdev.errors import DriverViolation
 from vdev.memory import GuestMemory
 from vdev.virtqueue.chain import Chain, ChainBatch, Segment
@@ -19,8 +19,8 @@ from vdev.virtqueue.chain import Chain, ChainBatch, Segment
 __all__ = ["Requests", "parse_requests"]
 
 _CLAUSE = "Block Device / Device Operation"
-_HEADER = dtype_of(REQUEST_HEADER)
-_HEADER_SIZE: int = _HEADER.itemsize
+
+_HEADER_SIZE: int = REQUEST_HEADER.sizeof()
 _unpack_header = struct_of(REQUEST_HEADER).unpack_from
 
 # The types whose data the device writes.
@@ -64,26 +64,23 @@ def parse_requests(memory: GuestMemory, batch: ChainBatch, queue: int) -> Reques
     if not plain.all():
         return _parse_one_by_one(memory, batch, queue)
 
-    headers = memory.gather(batch.addresses[first], _HEADER)
-    behind_header = np.ones(len(sizes), np.bool_)
-    behind_header[first] = False
-    views = memory.byte_views(batch.addresses[behind_header], sizes[behind_header])
-    types = headers["type"].tolist()
+    views = memory.byte_views(batch.addresses, sizes)
     data_sizes = (np.add.reduceat(sizes, first) - np.uint64(_HEADER_SIZE + 1)).tolist()
     gives = (writable_counts > 1).tolist()
     data: list[Views]
-    if len(views) == 2 * count:
-        data, statuses = [[view] for view in views[::2]], views[1::2]
+    if len(views) == 3 * count and (counts == 3).all():
+        headers, data, statuses = views[::3], [[view] for view in views[1::3]], views[2::3]
     else:
-        cuts = (ends - np.arange(1, count + 1)).tolist()
-        begins = [0, *cuts[:-1]]
-        data = [views[begin : cut - 1] for begin, cut in zip(begins, cuts, strict=True)]
-        statuses = [views[cut - 1] for cut in cuts]
+        begins, lasts = first.tolist(), last.tolist()
+        headers, statuses = [views[begin] for begin in begins], [views[end] for end in lasts]
+        data = [views[begin + 1 : end] for begin, end in zip(begins, lasts, strict=True)]
+    # Up to some hundreds, unpacking one by one is quicker than gathering them with numpy.
+    types, _, sectors = map(list, zip(*map(_unpack_header, headers), strict=True))
     fits = [
         (kind in _GIVING) == is_giving or not size
         for kind, is_giving, size in zip(types, gives, data_sizes, strict=True)
     ]
-    return Requests(batch.heads, types, headers["sector"].tolist(), data, data_sizes, fits, statuses)
+    return Requests(batch.heads, types, sectors, data, data_sizes, fits, statuses)
 
 
 def _parse_one_by_one(memory: GuestMemory, batch: ChainBatch, queue: int) -> Requests:
