@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from spec.packed_ring import PACKED_DESCRIPTOR, PackedFlag
 from spec.split_ring import DESCRIPTOR, DescriptorFlag
 
-__all__ = ["Buffer", "QueueModel", "Refused", "read_chain"]
+__all__ = ["Buffer", "QueueModel", "Refused", "read_chain", "read_packed_chain"]
 
 Segments = list[tuple[int, int]]
 
@@ -169,11 +170,16 @@ def read_chain(memory, table_address: int, size: int, head: int, *, indirect: bo
             raise Refused("nested")
         segments += inner
 
+    if len(segments) > size:
+        raise Refused("longer than the queue")
+    return _checked(memory, segments)
+
+
+def _checked(memory, segments) -> tuple[Segments, Segments]:
+    """WRITE is the same bit in both formats."""
     kinds = [bool(entry.flags & DescriptorFlag.WRITE) for entry in segments]
     if kinds != sorted(kinds):
         raise Refused("readable behind writable")
-    if len(segments) > size:
-        raise Refused("longer than the queue")
     if sum(entry.len for entry in segments) > 2**32:
         raise Refused("more than 4 GiB")
     if not all(memory.contains(entry.addr, entry.len) for entry in segments):
@@ -181,3 +187,33 @@ def read_chain(memory, table_address: int, size: int, head: int, *, indirect: bo
     pairs = [(entry.addr, entry.len) for entry in segments]
     writable_from = kinds.index(True) if True in kinds else len(kinds)
     return pairs[:writable_from], pairs[writable_from:]
+
+
+def read_packed_chain(memory, ring_address: int, size: int, place: int, free: int, *, indirect: bool):
+    """The chain whose first descriptor is number `place` (counting on lap by lap), of which `free` may be read.
+
+    Returns readable and writable (address, size) lists, the buffer id, and the number of descriptors. Raises Refused.
+    """
+    descriptors = []
+    for number in range(place, place + free):
+        one = PACKED_DESCRIPTOR.parse(memory.read(ring_address + 16 * (number % size), 16))
+        wrap = number // size % 2 == 0
+        if (bool(one.flags & PackedFlag.AVAIL), bool(one.flags & PackedFlag.USED)) != (wrap, not wrap):
+            raise Refused("not available in this lap")
+        descriptors.append(one)
+        if not one.flags & PackedFlag.NEXT:
+            break
+    else:
+        raise Refused("it does not end")
+    segments = descriptors
+    if any(one.flags & PackedFlag.INDIRECT for one in descriptors):
+        table = descriptors[0]
+        if not indirect or len(descriptors) > 1:
+            raise Refused("no such feature, or not alone")
+        if table.len % 16 or not 0 < table.len // 16 <= size or not memory.contains(table.addr, table.len):
+            raise Refused("the indirect table is not one")
+        copy = memory.read(table.addr, table.len)
+        segments = [PACKED_DESCRIPTOR.parse(copy[at:]) for at in range(0, table.len, 16)]
+    if descriptors[-1].id >= size:
+        raise Refused("no such id")
+    return (*_checked(memory, segments), descriptors[-1].id, len(descriptors))

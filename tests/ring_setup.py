@@ -104,3 +104,27 @@ class MarkChecker:
         changed = np.flatnonzero((now != self.shadow).any(axis=1)) + self.first_page
         assert self.memory.page_marks.marks[changed].all(), "a page was written and not marked"
         self.look()
+
+
+def fill(ends, count, *, writable=True, first_token=0):
+    """Add buffers of a page each, as many as fit; returns how many."""
+    addresses = np.arange(count, dtype=np.uint64) % np.uint64(256) * np.uint64(4096)
+    sizes = np.full(count, 4096, np.uint64)
+    tokens = np.arange(first_token, first_token + count, dtype=np.uint64)
+    return ends.driver.add_batch(addresses, sizes, writable=writable, tokens=tokens)
+
+
+def interrupt(monkeypatch, moment, act, *steps):
+    """Do `act` once, just before the step number `moment` of those that are methods or functions (owner, name)."""
+    numbers = iter(range(1000))
+
+    def wrap(real):
+        def step(*arguments):
+            if next(numbers) == moment:
+                act()
+            return real(*arguments)
+
+        return step
+
+    for owner, name in steps:
+        monkeypatch.setattr(owner, name, wrap(getattr(owner, name)))

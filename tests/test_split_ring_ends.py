@@ -9,19 +9,12 @@ from guest_agent.virtqueue import NoQueueHere, QueueFull, SplitDriverQueue, Used
 from guest_agent.virtqueue.area import QueueArea
 from spec.split_area import split_area
 from spec.split_ring import MAX_QUEUE_SIZE
-from tests.ring_setup import AREA, MarkChecker, make_ends, make_features
+from tests.ring_setup import AREA, MarkChecker, fill, interrupt, make_ends, make_features
 from vdev.errors import GuestAddressError
 from vdev.events import ChainsMadeAvailable, ChainsPopped, ChainsUsed, EventStream, UsedCollected
 from vdev.memory import GuestMemory, PageMarks
 from vdev.virtqueue import Chain, ChainBatch, QueueAddresses, Segment, SplitDeviceQueue
 from vdev.virtqueue.rings import Rings
-
-
-def fill(ends, count, *, writable=True, first_token=0):
-    addresses = np.arange(count, dtype=np.uint64) % np.uint64(256) * np.uint64(4096)
-    sizes = np.full(count, 4096, np.uint64)
-    tokens = np.arange(first_token, first_token + count, dtype=np.uint64)
-    return ends.driver.add_batch(addresses, sizes, writable=writable, tokens=tokens)
 
 
 @pytest.mark.parametrize("event_idx", [False, True])
@@ -118,22 +111,6 @@ def test_a_device_that_found_nothing_is_kicked_for_the_next_buffer(event_idx):
         ends.device.push(ends.device.pop().head, 0)
         assert ends.device.pop() is None
         ends.driver.collect()
-
-
-def interrupt(monkeypatch, moment, act, *steps):
-    """Do `act` once, just before the step number `moment` of those that are methods or functions (owner, name)."""
-    numbers = iter(range(1000))
-
-    def wrap(real):
-        def step(*arguments):
-            if next(numbers) == moment:
-                act()
-            return real(*arguments)
-
-        return step
-
-    for owner, name in steps:
-        monkeypatch.setattr(owner, name, wrap(getattr(owner, name)))
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 40])

@@ -76,8 +76,8 @@ class _Check:
         addresses, sizes = records["addr"], records["len"].astype(np.uint64)
         writable = (records["flags"] & _WRITE) != 0
         self.dirty[segment_chain[~self.descriptors.memory.contains_many(addresses, sizes)]] = True
-        if len(segment_chain) > len(self.heads):
-            same_chain = segment_chain[1:] == segment_chain[:-1]
+        same_chain = segment_chain[1:] == segment_chain[:-1]
+        if same_chain.any():
             self.dirty[segment_chain[1:][same_chain & writable[:-1] & ~writable[1:]]] = True
             # Sums of doubles are exact here: 2^15 segments of less than 2^32 bytes each.
             self.dirty |= np.bincount(segment_chain, sizes, len(self.dirty)) > CHAIN_SIZE_LIMIT
