@@ -75,10 +75,17 @@ class Attachment:
         self._on_run()
 
     def _fail(self, ring: Vring) -> None:
-        violation = self._device.violation
+        violation = self._found_violation()
         ring.fail(str(violation))
         if violation is not None:
             self._on_violation(violation)
+
+    def _found_violation(self) -> DriverViolation | None:
+        violation = self._device.violation
+        if violation is not None:
+            # The device keeps it, and its frames have guest RAM mapped.
+            violation.__traceback__ = violation.__context__ = violation.__cause__ = None
+        return violation
 
     def _noted(self, queue: DeviceQueue, ring: Vring) -> DeviceQueue:
         features = self._bring_up.features or 0
@@ -111,7 +118,7 @@ class Attachment:
 
     def report_violation(self) -> None:
         """Tell the front end, through the rings it concerns, why the device needs a reset."""
-        violation = self._device.violation
+        violation = self._found_violation()
         if violation is None:
             return
         self._on_violation(violation)

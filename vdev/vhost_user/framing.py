@@ -27,7 +27,7 @@ __all__ = ["Message", "MessageDecoder", "encode", "parse_payload", "request_name
 _header = struct_of(HEADER)
 _HEADER_CLAUSE = "Message Specification / Header"
 _COMMUNICATION_CLAUSE = "Communication"
-_KNOWN_FLAGS = VERSION_MASK | Flag.REPLY | Flag.NEED_REPLY
+_KNOWN_FLAGS = VERSION_MASK | int(Flag.REPLY | Flag.NEED_REPLY)
 
 
 class Message:

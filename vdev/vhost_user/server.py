@@ -11,8 +11,9 @@ import trio
 from spec.vhost_user import FrontEndRequest
 from vdev.device import Device
 from vdev.errors import DriverViolation, FrontEndViolation, UserError
+from vdev.notify import BusyWait
 from vdev.vhost_user.event_fd import EventFdGone
-from vdev.vhost_user.framing import MessageDecoder, encode
+from vdev.vhost_user.framing import Message, MessageDecoder, encode
 from vdev.vhost_user.session import Answer, Session
 from vdev.vhost_user.state_carrier import StateCarrier
 from vdev.vhost_user.statistics import BackEndStatistics, QueueStatistics
@@ -67,7 +68,7 @@ class BackEnd:
         self._front_end_count = 0
         self._request_count = 0
         self._violation_counts = {FrontEndViolation: 0, DriverViolation: 0}
-        self._last_violation: FrontEndViolation | DriverViolation | None = None
+        self._last_violation: str | None = None
 
     @property
     def statistics(self) -> BackEndStatistics:
@@ -83,7 +84,7 @@ class BackEnd:
             request_count=self._request_count,
             front_end_violation_count=self._violation_counts[FrontEndViolation],
             driver_violation_count=self._violation_counts[DriverViolation],
-            last_violation=str(self._last_violation) if self._last_violation is not None else None,
+            last_violation=self._last_violation,
         )
 
     def keep_state(self) -> None:
@@ -117,6 +118,7 @@ class BackEnd:
         sock = trio.socket.from_stdlib_socket(connection)
         self._front_end_count += 1
         with sock:
+            self.device.busy_wait = BusyWait()
             session = self._session = Session(
                 self.device, before_close=trio.lowlevel.notify_closing, owns_memory=self._owns_memory
             )
@@ -127,11 +129,12 @@ class BackEnd:
                 return await self._serve_session(session, sock)
             finally:
                 self._session = None
+                self.device.busy_wait = None
                 session.close()
 
     def _note(self, violation: FrontEndViolation | DriverViolation) -> None:
         self._violation_counts[type(violation)] += 1
-        self._last_violation = violation
+        self._last_violation = str(violation)
 
     async def _serve_session(self, session: Session, sock: trio.socket.SocketType) -> FrontEndViolation | None:
         async with trio.open_nursery() as nursery:
@@ -143,9 +146,8 @@ class BackEnd:
             try:
                 await self._serve_messages(session, sock, carrier)
             except FrontEndViolation as violation:
-                if violation is not self._last_violation:
-                    self._note(violation)
-                return violation
+                # Its frames have guest RAM mapped, and whoever keeps it would keep that.
+                return violation.with_traceback(None)
             except OSError:
                 return None  # the front end is gone, with something unread or unsent
             finally:
@@ -155,12 +157,8 @@ class BackEnd:
     async def _serve_messages(self, session: Session, sock: trio.socket.SocketType, carrier: StateCarrier) -> None:
         decoder = MessageDecoder(FrontEndViolation, FrontEndRequest)
         try:
-            while True:
-                data, fds = await _receive(sock, decoder.wanted_size)
-                if not data:
-                    decoder.end()
-                    return
-                for message in decoder.feed(data, fds):
+            while messages := await self._receive(sock, decoder):
+                for message in messages:
                     self._request_count += 1
                     if message.request == FrontEndRequest.CHECK_DEVICE_STATE:
                         await carrier.wait_end()
@@ -170,8 +168,23 @@ class BackEnd:
         finally:
             decoder.close()
 
+    async def _receive(self, sock: trio.socket.SocketType, decoder: MessageDecoder[FrontEndViolation]) -> list[Message]:
+        """Return the next message, alone; nothing when the front end has gone."""
+        try:
+            while True:
+                # No more than one part of a message is read, so that each gets its own descriptors.
+                data, fds = await _receive_part(sock, decoder.wanted_size)
+                if not data:
+                    decoder.end()
+                    return []
+                if messages := decoder.feed(data, fds):
+                    return messages
+        except FrontEndViolation as violation:
+            self._note(violation)
+            raise
 
-async def _receive(sock: trio.socket.SocketType, size: int) -> tuple[bytes, list[int]]:
+
+async def _receive_part(sock: trio.socket.SocketType, size: int) -> tuple[bytes, list[int]]:
     data, ancillary, flags, _ = await sock.recvmsg(size, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, content in ancillary:

@@ -66,7 +66,7 @@ class Vrings:
     def set_addresses(self, payload: Any, message: Message) -> None:
         """SET_VRING_ADDR; while the ring is started, only whether and where it is logged may change."""
         ring = self.named(payload.index)
-        if payload.flags & ~VringFlag.LOG:
+        if payload.flags & ~int(VringFlag.LOG):
             raise FrontEndViolation(
                 "A vring address description", f"unknown flags {payload.flags:#x}", queue=ring.number
             )
