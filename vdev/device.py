@@ -6,7 +6,7 @@ A device type is a subclass that says what it offers and handles a queue's buffe
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import construct
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from vdev.virtqueue.chain import Chain
 from vdev.virtqueue.factory import make_device_queue
 from vdev.virtqueue.queue import DeviceQueue
 
+if TYPE_CHECKING:
+    from vdev.notify import BusyWait
+
 __all__ = ["RING_FEATURES", "Device", "QueueFactory", "QueueSetup"]
 
 RING_FEATURES = feature_mask(
@@ -36,6 +39,11 @@ RING_FEATURES = feature_mask(
     Feature.RING_RESET,
 )
 """What every device here offers beside its own type's features."""
+
+# Plain integers: on the way of each buffer an IntFlag operation costs as much as a descriptor.
+_DRIVER_OK = int(DeviceStatus.DRIVER_OK)
+_RUNNING_BITS = int(DeviceStatus.DRIVER_OK | DeviceStatus.DEVICE_NEEDS_RESET)
+_USED_BUFFER = int(Interrupt.USED_BUFFER)
 
 _FEATURE_WORDS = 5
 _PASSES = 16
@@ -68,6 +76,8 @@ class Device:
         self.interrupt: Callable[[], None] = lambda: None
         self.call: Callable[[int], None] = lambda _: self.interrupt()
         self.announce_config: Callable[[], None] = lambda: self.interrupt()
+        self.busy_wait: BusyWait | None = None
+        """How to look for more before the driver is asked to kick again; None goes without."""
         self.status = DeviceStatus.RESET
         self.driver_features = 0
         """Bits as the driver wrote them; `features` has them once they are accepted."""
@@ -147,8 +157,7 @@ class Device:
     @property
     def running(self) -> bool:
         """Whether the device may touch its queues: DRIVER_OK is set and no reset is needed."""
-        relevant = self.status & (DeviceStatus.DRIVER_OK | DeviceStatus.DEVICE_NEEDS_RESET)
-        return relevant == DeviceStatus.DRIVER_OK
+        return int(self.status) & _RUNNING_BITS == _DRIVER_OK
 
     def has_feature(self, bit: int) -> bool:
         """Say whether feature `bit` is negotiated."""
@@ -185,7 +194,8 @@ class Device:
             self.needs_reset(violation)
             return
         if is_wanted:
-            self.interrupt_status |= Interrupt.USED_BUFFER
+            if not int(self.interrupt_status) & _USED_BUFFER:
+                self.interrupt_status |= Interrupt.USED_BUFFER
             self.call(number)
 
     def needs_reset(self, violation: DriverViolation) -> None:
@@ -334,7 +344,12 @@ class Device:
                 queue.disable_kicks()
                 self.handle_queue(number)
                 self.call_driver(number)
-                if not self.running or not queue.enable_kicks():
+                if not self.running:
+                    return False
+                # While this side looks anyway, the driver need not kick.
+                if self.busy_wait is not None and self.busy_wait.until(queue.has_available):
+                    continue
+                if not queue.enable_kicks():
                     return False
         except GuestAddressError as error:
             self.needs_reset(_outside_ram(error, number))
