@@ -101,11 +101,11 @@ class DeviceKind:
         """
         given = {name: value for name, value in (options or {}).items() if value is not None}
         if unknown := set(given) - {option.name for option in self.options}:
-            raise UserError(f"a {self.name} device has no option {', '.join(sorted(unknown))}")
+            raise UserError(f"{self.name}: there is no option {', '.join(sorted(unknown))}")
         values: dict[str, Any] = {}
         for option in self.options:
             if option.required and option.name not in given:
-                raise UserError(f"a {self.name} device needs the option {option.name}: {option.help}")
+                raise UserError(f"{self.name}: the option {option.name} is needed: {option.help}")
             values[option.name] = given.get(option.name, option.default_for(carrier))
             if values[option.name] is not None:
                 option.check(values[option.name])
