@@ -18,7 +18,6 @@ __all__ = [
     "RING_ALIGNMENT",
     "EventFlag",
     "PackedFlag",
-    "advanced",
     "event_reached",
     "is_position",
     "linear",
@@ -91,15 +90,6 @@ def position(linear: int, queue_size: int) -> int:
     """
     lap, offset = divmod(linear, queue_size)
     return offset if lap & 1 else offset | 1 << 15
-
-
-def advanced(place: int, count: int, queue_size: int) -> int:
-    """Return the position `count` descriptors behind the position `place`.
-
-    >>> hex(advanced(FIRST_POSITION | 3, 4, 5))
-    '0x2'
-    """
-    return position(linear(place, queue_size) + count, queue_size)
 
 
 def event_reached(event: int, place: int, step_count: int, queue_size: int) -> bool:

@@ -24,7 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import spec
+from spec import packed_ring
 from spec.layout import VariableSizedLayout, dtype_of, struct_of
+from spec.packed_area import buffer_notes
 from spec.split_area import chain_notes
 from spec.split_ring import (
     DESCRIPTOR,
@@ -60,7 +62,7 @@ def has_fixed_size(declaration):
 
 ALL = declarations() | {
     f"{layout.__name__}({size})": layout(size)
-    for layout in (available_ring, used_ring, chain_notes)
+    for layout in (available_ring, used_ring, chain_notes, buffer_notes)
     for size in (1, 2, 16, 256)
 }
 EXTRA = {
@@ -213,3 +215,27 @@ def test_the_sizes_of_the_split_ring_are_those_of_its_layouts(size):
 def test_an_event_is_reached_when_it_is_among_the_entries_just_placed(index, step_count, event):
     placed = {(index - step) & 0xFFFF for step in range(1, step_count + 1)}
     assert event_reached(event, index, step_count) == (event in placed)
+
+
+@given(data=st.data(), size=st.integers(1, 40), step_count=st.integers(0, 40))
+def test_in_a_packed_ring_an_event_is_reached_when_its_descriptor_is_among_those_just_passed(data, size, step_count):
+    step_count = min(step_count, size)
+    place = data.draw(st.integers(0, 2 * size - 1))
+    event = packed_ring.position(data.draw(st.integers(0, 2 * size - 1)), size)
+    passed = {packed_ring.position(place - step, size) for step in range(1, step_count + 1)}
+    now = packed_ring.position(place, size)
+    assert packed_ring.event_reached(event, now, step_count, size) == (event in passed)
+
+
+@given(size=st.integers(1, 32768), data=st.data())
+def test_a_position_counts_on_through_two_laps(size, data):
+    place = data.draw(st.integers(0, 2 * size - 1))
+    position = packed_ring.position(place, size)
+    assert packed_ring.is_position(position, size)
+    assert packed_ring.linear(position, size) == place
+    assert (position & 0x7FFF, position >> 15) == (place % size, 1 - place // size)
+
+
+def test_the_sizes_of_the_packed_ring_are_those_of_its_layouts():
+    assert packed_ring.ring_size(7) == 7 * packed_ring.PACKED_DESCRIPTOR.sizeof() == 112
+    assert packed_ring.EVENT_SIZE == packed_ring.EVENT_ALIGNMENT == 4

@@ -5,16 +5,18 @@ and three addresses.
 """
 
 import sys
+from functools import partial
 
 import numpy as np
 import trio
 
+from spec.device import Feature
 from vdev.memory import GuestMemory, MemfdBacking, Region
 from vdev.notify import EventfdDoorbell
-from vdev.virtqueue import QueueAddresses, SplitDeviceQueue
+from vdev.virtqueue import QueueAddresses, make_device_queue
 
 
-async def serve(memory, device, kick, call, count):
+async def serve(memory, device, kick, call, count, *, in_order):
     handled = 0
     while handled < count:
         await kick.wait_rung()
@@ -24,7 +26,8 @@ async def serve(memory, device, kick, call, count):
             chains = list(device.pop_batch(None if handled % 3 else 5))
             for chain in chains:
                 chain.write(memory, chain.read(memory)[::-1])
-            chains.reverse()
+            if not in_order:
+                chains.reverse()
             if handled % 2:
                 sizes = [chain.writable_size for chain in chains]
                 device.push_batch(np.array([chain.head for chain in chains], np.int64), np.array(sizes, np.int64))
@@ -41,8 +44,10 @@ async def serve(memory, device, kick, call, count):
 def main():
     fd, size, kick, call, features, count, *addresses = map(int, sys.argv[1:])
     memory = GuestMemory([Region(0, MemfdBacking(size, fd))])
-    device = SplitDeviceQueue(memory, 0, QueueAddresses(*addresses), features)
-    trio.run(serve, memory, device, EventfdDoorbell(kick), EventfdDoorbell(call), count)
+    device = make_device_queue(memory, 0, QueueAddresses(*addresses), features)
+    in_order = bool(features >> Feature.IN_ORDER & 1)
+    doorbells = EventfdDoorbell(kick), EventfdDoorbell(call)
+    trio.run(partial(serve, memory, device, *doorbells, count, in_order=in_order))
 
 
 if __name__ == "__main__":
