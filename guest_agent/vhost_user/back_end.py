@@ -89,6 +89,14 @@ class BackEnd:
             payload = self.session.answer(message)
             return payload, next(iter(message.take_fds()), None)
 
+    def settle(self) -> None:
+        """Return when the back end has done all that it was asked. Raises BackEndLost.
+
+        One that does not acknowledge shows by its next answer that it took all the rest.
+        """
+        if not self.has(ProtocolFeature.REPLY_ACK):
+            self.ask(_R.GET_FEATURES)
+
     @contextmanager
     def trust(self) -> Iterator[None]:
         """Give the back end up if what is done inside shows that it must be. Raises BackEndLost."""

@@ -1,5 +1,6 @@
 """The base of a ring: the number that says from where on a back end processes it."""
 
+from guest_agent.vhost_user.inflight import InflightArea
 from guest_agent.vhost_user.ring import Ring
 from spec.device import Feature
 from vdev.errors import BackEndViolation, UserError
@@ -36,14 +37,17 @@ def check_base(memory: GuestMemory, ring: Ring, features: int, base: int) -> Non
         )
 
 
-def base_after_loss(memory: GuestMemory, ring: Ring, features: int) -> int:
+def base_after_loss(memory: GuestMemory, ring: Ring, features: int, inflight: InflightArea | None) -> int:
     """Return from where a ring goes on whose back end did not live to say: behind what was used.
 
-    Raises UserError for a packed ring: it has no used index.
+    A packed ring has no used index; there it is the area for buffers in flight that tells. Raises UserError without.
     """
-    if _is_packed(features):
+    if not _is_packed(features):
+        return _index(memory, ring.addresses.device)
+    used = None if inflight is None else inflight.packed_used(ring.number, ring.addresses.size)
+    if used is None:
         raise UserError(f"packed ring {ring.number} cannot go on: its back end was lost and did not tell the base")
-    return _index(memory, ring.addresses.device)
+    return used | used << 16
 
 
 def _index(memory: GuestMemory, ring_address: int) -> int:

@@ -87,7 +87,7 @@ class BackEndConnection:
 
         Raises BackEndGone, BackEndNotResponding if the back end does not read, BackEndViolation for the channel's.
         """
-        self.look()
+        self.look(f"before it had {what}")
         deadline = self.deadline()
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         rest = memoryview(data)
@@ -115,12 +115,12 @@ class BackEndConnection:
                 self._messages += messages
         return self._messages.pop(0)
 
-    def look(self) -> None:
+    def look(self, when: str = "") -> None:
         """See whether the back end is there and silent, and take what its channel has; never waits.
 
-        Raises BackEndGone, or BackEndViolation if it sent what nobody asked for.
+        `when` goes into the error. Raises BackEndGone, or BackEndViolation if it sent what nobody asked for.
         """
-        if _read(self._socket, self._decoder, "while nothing was asked") is not None or self._messages:
+        if _read(self._socket, self._decoder, when) is not None or self._messages:
             raise BackEndViolation("Communication", "it sent something, and nothing was asked")
         self._serve_channel()
 

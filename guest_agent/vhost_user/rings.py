@@ -113,7 +113,7 @@ class Rings:
         """
         for ring in self:
             if ring.state in (RingState.STARTED, RingState.ENABLED) and lost:
-                ring.base = base_after_loss(self._memory, ring, features)
+                ring.base = base_after_loss(self._memory, ring, features, self._inflight)
         for ring in self:
             ring.close_bells()
             ring.state = RingState.STOPPED

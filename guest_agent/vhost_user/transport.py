@@ -242,9 +242,7 @@ class VhostUserTransport:
         self._rings.start(self._back_end)
         self._live = True
         self.set_status(DeviceStatus.DRIVER_OK)
-        if not self._back_end.has(ProtocolFeature.REPLY_ACK):
-            # A back end that does not acknowledge shows by its next answer that it took all the rest.
-            self._back_end.ask(_R.GET_FEATURES)
+        self._back_end.settle()
 
     def fail(self, why: str) -> DeviceRefused:
         """Set FAILED, and return the error to raise."""
@@ -320,6 +318,8 @@ class VhostUserTransport:
         self._back_end.ask(
             _R.SET_CONFIG, offset=start, size=len(payload), flags=int(ConfigFlag.WRITABLE), payload=payload
         )
+        # A kick that follows goes another way, and must not come first.
+        self._back_end.settle()
 
     # Moving
 

@@ -246,7 +246,8 @@ class Session:
     @property
     def announcement_is_due(self) -> bool:
         """Whether the front end is to be told that configuration space changed: only while a ring is served."""
-        return self.rings.is_any_served and self.agreed(ProtocolFeature.CONFIG) and not self.configuration.is_told
+        can_be_told = self.channel.is_open and self.agreed(ProtocolFeature.CONFIG)
+        return can_be_told and self.rings.is_any_served and not self.configuration.is_told
 
     def close(self) -> None:
         """Forget the front end: the device is reset, and every descriptor closed."""
