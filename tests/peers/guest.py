@@ -77,23 +77,35 @@ class Guest:
         return self.console[-3000:].decode(errors="replace")
 
 
+@contextlib.contextmanager
+def lone_error():
+    """A nursery wraps an error of its body in a group; let a lone one out, for a test's report is easier to read."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        raise group.exceptions[0] from None
+
+
 @contextlib.asynccontextmanager
 async def boot(command):
     """Run ``command``, whose standard input and output are a guest's console, until the body ends."""
-    async with trio.open_nursery() as nursery:
-        process = await trio.lowlevel.open_process(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        guest = Guest(process)
-        try:
-            nursery.start_soon(guest._read_console)
-            await guest._wait_for(image.READY, 0, BOOT_LIMIT)
-            yield guest
-        finally:
-            end(process)
-            with trio.CancelScope(shield=True):
-                await process.wait()
-            nursery.cancel_scope.cancel()
+    with lone_error():
+        async with trio.open_nursery() as nursery:
+            process = await trio.lowlevel.open_process(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            guest = Guest(process)
+            try:
+                nursery.start_soon(guest._read_console)
+                await guest._wait_for(image.READY, 0, BOOT_LIMIT)
+                yield guest
+            finally:
+                end(process)
+                with trio.CancelScope(shield=True):
+                    await process.wait()
+                nursery.cancel_scope.cancel()
 
 
 def end(process):
