@@ -1,10 +1,9 @@
 """A front end over a real socket, a device behind it."""
 
-import numpy as np
 import trio
 
 from spec.balloon import QueueNumbering
-from tests.vhost_user_setup import FrontEnd, connect, open_fds, wait_until
+from tests.vhost_user_setup import FrontEnd, assert_open_fds, connect, frames, open_fds, wait_until
 from vdev.devices.balloon import BalloonDevice
 from vdev.memory import GuestMemory
 from vdev.vhost_user.server import BackEnd, listen
@@ -16,10 +15,7 @@ def make_balloon():
 
 async def inflate(front_end, *pages):
     """Put pages into the balloon and wait for the used buffer."""
-    front_end.memory.write(0x80000, np.array(pages, "<u4").tobytes())
-    front_end.queues[0].add([(0x80000, 4 * len(pages))], [], 1)
-    front_end.queues[0].publish()
-    front_end.kick(0)
+    front_end.post(0, frames(*pages))
     await front_end.wait_call(0)
     return front_end.queues[0].collect()
 
@@ -51,4 +47,4 @@ async def test_a_balloon_is_inflated_over_a_real_unix_socket(tmp_path):
             await wait_until(lambda: not back_end.statistics.is_connected)
             nursery.cancel_scope.cancel()
     del front_end
-    assert open_fds() == before
+    assert_open_fds(before)

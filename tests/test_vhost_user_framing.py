@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from spec import vhost_user as spec
 from spec.vhost_user import BACK_END_REQUESTS, FRONT_END_REQUESTS, FrontEndRequest
-from tests.vhost_user_setup import open_fds
+from tests.vhost_user_setup import assert_open_fds, open_fds
 from vdev.errors import BackEndViolation, FrontEndViolation
 from vdev.vhost_user.framing import Message, MessageDecoder, encode, parse_payload
 
@@ -116,7 +116,7 @@ def test_descriptors_of_a_message_that_never_came_are_closed():
     with pytest.raises(FrontEndViolation, match="more than 8 file descriptors"):
         decoder.feed(encode(1)[5:7], [os.dup(0) for _ in range(8)])
     decoder.close()
-    assert open_fds() == before
+    assert_open_fds(before)
 
 
 @pytest.mark.parametrize("shapes", [FRONT_END_REQUESTS, BACK_END_REQUESTS])

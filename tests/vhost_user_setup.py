@@ -1,6 +1,7 @@
 """A front end that is the test itself: it sends single messages, right or wrong, and has RAM with a driver's rings."""
 
 import array
+import gc
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -27,6 +28,13 @@ R = FrontEndRequest
 def open_fds():
     """Return how many file descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+def assert_open_fds(before):
+    """See that as many are open as before; what a test's own exceptions still hold does not count."""
+    if open_fds() != before:
+        gc.collect()
+        assert open_fds() == before
 
 
 class RawFrontEnd:
@@ -176,6 +184,13 @@ class FrontEnd(RawFrontEnd):
     def kick(self, number):
         os.eventfd_write(self.kicks[number], 1)
 
+    def post(self, number, data, *, address=0x80000):
+        """Make `data` available as one buffer, and kick."""
+        self.memory.write(address, data)
+        self.queues[number].add([(address, len(data))], [], 1)
+        self.queues[number].publish()
+        self.kick(number)
+
     async def wait_call(self, number):
         """Return how many calls there were, after at least one."""
         return await wait_event(self.calls[number])
@@ -212,6 +227,11 @@ async def wait_until(condition):
             await trio.lowlevel.checkpoint()
 
 
+def frames(*pages):
+    """Return page numbers as a request of the balloon's inflate or deflate queue."""
+    return b"".join(page.to_bytes(4, "little") for page in pages)
+
+
 def u64(value):
     return spec.U64.build({"value": value})
 
@@ -227,14 +247,20 @@ async def served(device, *, back_end=None, make=FrontEnd, **options):
     back_end = back_end or BackEnd(device)
     front_end = make(ours, **options)
     front_end.back_end = back_end
+    gone = trio.Event()
+
+    async def serve():
+        await back_end.serve_connection(theirs)
+        gone.set()
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(back_end.serve_connection, theirs)
+        nursery.start_soon(serve)
         try:
             yield front_end
         finally:
             front_end.close()
-            with trio.CancelScope(shield=True):
-                await wait_until(lambda: not back_end.statistics.is_connected)
+            with trio.fail_after(PATIENCE), trio.CancelScope(shield=True):
+                await gone.wait()
             nursery.cancel_scope.cancel()
 
 

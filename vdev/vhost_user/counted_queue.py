@@ -25,12 +25,18 @@ class CountedQueue:
         self.number = inner.number
         self.size = inner.size
         self._counter = counter
-        self.has_available = inner.has_available
         self.should_call = inner.should_call
         self.disable_kicks = inner.disable_kicks
-        self.enable_kicks = inner.enable_kicks
         self.ring_base = inner.ring_base
         self.start_from = inner.start_from
+
+    def has_available(self) -> bool:
+        """As the inner queue's."""
+        return self.inner.has_available()
+
+    def enable_kicks(self) -> bool:
+        """As the inner queue's."""
+        return self.inner.enable_kicks()
 
     def pop(self) -> Chain | None:
         """As the inner queue's."""

@@ -106,15 +106,15 @@ class Inflight:
             )
 
     def region(self, number: int, size: int, *, packed: bool) -> InflightRegion | None:
-        """Return the part for queue `number` of `size` descriptors, None if there is no area.
+        """Return the part for queue `number` of `size` descriptors, None if there is none.
 
-        Raises FrontEndViolation if the area has none for it.
+        Raises FrontEndViolation if its part is too small.
         """
-        if self._backing is None:
-            return None
         queue_count, queue_size = self._sizes
+        if self._backing is None or number >= queue_count:
+            return None
         stride = _region_size(queue_size, packed)
-        if number >= queue_count or size > queue_size or len(self._data) < stride * queue_count:
+        if size > queue_size or len(self._data) < stride * queue_count:
             raise FrontEndViolation(_CLAUSE, f"the area has no room for {size} descriptors", queue=number)
         return InflightRegion(self._data[stride * number : stride * (number + 1)], size, packed=packed)
 

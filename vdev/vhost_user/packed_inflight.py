@@ -48,8 +48,6 @@ class PackedInflightQueue(CountedQueue):
         self._entry_of: dict[int, int] = {}
         self._next_counter = 1
         self._left_behind: deque[Chain] = deque()
-        self.has_available = self._has_available
-        self.enable_kicks = self._enable_kicks
         if self._head["version"] == 0:
             self._set_up()
         else:
@@ -166,10 +164,12 @@ class PackedInflightQueue(CountedQueue):
 
     # What goes on
 
-    def _has_available(self) -> bool:
+    def has_available(self) -> bool:
+        """Say whether there is something to pop."""
         return bool(self._left_behind) or self.inner.has_available()
 
-    def _enable_kicks(self) -> bool:
+    def enable_kicks(self) -> bool:
+        """As the inner queue's; true while something was left behind."""
         return self.inner.enable_kicks() or bool(self._left_behind)
 
     def pop(self) -> Chain | None:

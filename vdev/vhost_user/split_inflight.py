@@ -46,8 +46,6 @@ class SplitInflightQueue(CountedQueue):
             memory, addresses.descriptor, addresses.size, indirect=indirect, number=inner.number
         )
         self._left_behind: deque[int] = deque()
-        self.has_available = self._has_available
-        self.enable_kicks = self._enable_kicks
         if self._head["version"] == 0:
             self._head["version"], self._head["descriptor_count"] = INFLIGHT_VERSION, self.size
             self._head["used_idx"] = self._used["idx"]
@@ -91,10 +89,12 @@ class SplitInflightQueue(CountedQueue):
             self._inflight[head] = 0
             head = int(self._next[head])
 
-    def _has_available(self) -> bool:
+    def has_available(self) -> bool:
+        """Say whether there is something to pop."""
         return bool(self._left_behind) or self.inner.has_available()
 
-    def _enable_kicks(self) -> bool:
+    def enable_kicks(self) -> bool:
+        """As the inner queue's; true while something was left behind."""
         return self.inner.enable_kicks() or bool(self._left_behind)
 
     def pop(self) -> Chain | None:
