@@ -5,6 +5,8 @@ from collections import Counter
 
 import pytest
 
+from spec.device import Feature
+from vdev.device_queues import DeviceQueues
 from vdev.events import EventStream, record_to_json
 from vdev.run.one_loop import migrate
 from vdev.run.options import MigrateOptions
@@ -54,6 +56,24 @@ def test_every_workload_moves_under_every_strategy(workload, strategy, tmp_path)
     assert (report.pages.skipped > 0) == (strategy == "command-id")
     moved = report.pages.sent + report.pages.zero - report.pages.resent
     assert moved + report.pages.skipped == report.pages.total
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_guest_moves_with_rings_of_either_format(ring, in_order, seed, monkeypatch):
+    features = set()
+    real = DeviceQueues.enable
+    monkeypatch.setattr(DeviceQueues, "enable", lambda *arguments: (features.add(arguments[-1]), real(*arguments)))
+    options = MigrateOptions(ram_size=16 * MIB, rate=2000.0, seed=seed, ring=ring, in_order=in_order)
+    report, _ = run(options)
+    assert report.outcome is Outcome.COMPLETED
+    assert report.verified.mismatched == 0
+    assert report.verified.resumed_operations > 0
+    assert report.pages.skipped > 0
+    [negotiated] = features
+    assert bool(negotiated >> Feature.RING_PACKED & 1) == (ring == "packed")
+    assert bool(negotiated >> Feature.IN_ORDER & 1) == in_order
 
 
 def test_skipped_pages_are_bytes_that_do_not_travel():
