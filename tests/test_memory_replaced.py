@@ -1,5 +1,6 @@
 """Guest RAM that is told late, and changed while a device works: as a vhost-user front end does."""
 
+import gc
 import os
 
 import numpy as np
@@ -47,6 +48,36 @@ def test_part_of_a_file_is_mapped_and_given_back_at_its_offset():
     part.close()
     assert part.fd == -1
     file.close()
+
+
+def test_a_file_may_end_inside_its_last_page():
+    fd = os.memfd_create("short")
+    os.ftruncate(fd, 4096 + 100)
+    backing = FileBacking(fd, 8192, 0)
+    backing.data[4096:] = 5
+    assert os.pread(fd, 8192, 4096) == bytes([5]) * 100
+    backing.close()
+    with pytest.raises(OSError, match="mmap of 8192 bytes"):
+        FileBacking(fd, 8192, 0)
+
+
+def test_a_mapping_goes_with_its_last_view():
+    def mappings():
+        with open("/proc/self/maps") as maps:
+            return sum("short-lived" in line for line in maps)
+
+    fd = os.memfd_create("short-lived")
+    os.ftruncate(fd, 8192)
+    backing = FileBacking(fd, 8192, 0)
+    view = backing.data[4096:].view(np.uint64)
+    backing.close()
+    del backing
+    gc.collect()
+    assert mappings() == 1
+    view[0] = 1
+    del view
+    gc.collect()
+    assert mappings() == 0
 
 
 def test_a_running_balloon_keeps_its_rings_and_its_pages_when_ram_is_mapped_anew():

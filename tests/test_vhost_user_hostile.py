@@ -206,9 +206,8 @@ BAD_TABLES = {
     "past 2^64 for the guest": ([((1 << 64) - 4096, MIB, USER_BASE, 0)], "past 2^64"),
     "past 2^64 for the front end": ([(0, MIB, (1 << 64) - 4096, 0)], "past 2^64"),
     "an offset that is no page": ([(0, MIB, USER_BASE, 512)], "cannot be mapped"),
-    "a size that is no page": ([(0, MIB + 1, USER_BASE, 0)], "whole pages"),
-    "an address that is no page": ([(8, MIB, USER_BASE, 0)], "whole pages"),
-    "no size": ([(0, 0, USER_BASE, 0)], "whole pages"),
+    "an address that is no page": ([(8, MIB, USER_BASE, 0)], "does not begin a page"),
+    "no size": ([(0, 0, USER_BASE, 0)], "is empty"),
     "fewer files than regions": ([(0, MIB, USER_BASE, 0)] * 3, "3 regions with"),
     "fewer regions than files": ([], "0 regions with 1"),
 }

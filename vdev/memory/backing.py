@@ -2,7 +2,8 @@
 
 import mmap
 import os
-from ctypes import CDLL, c_int, c_long, c_size_t, c_void_p, get_errno
+import weakref
+from ctypes import CDLL, c_char, c_int, c_long, c_size_t, c_void_p, get_errno
 from functools import cache
 from typing import Protocol
 
@@ -14,6 +15,7 @@ __all__ = ["Backing", "FileBacking", "MemfdBacking", "PrivateBacking"]
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 _MADV_POPULATE_WRITE = 23
+_MAP_FAILED = c_void_p(-1).value
 
 
 class Backing(Protocol):
@@ -53,13 +55,15 @@ def _libc() -> CDLL:
     libc.fallocate.argtypes = [c_int, c_int, c_long, c_long]
     libc.madvise.argtypes = [c_void_p, c_size_t, c_int]
     libc.mincore.argtypes = [c_void_p, c_size_t, c_void_p]
+    libc.mmap.argtypes = [c_void_p, c_size_t, c_int, c_int, c_int, c_long]
+    libc.mmap.restype = c_void_p
+    libc.munmap.argtypes = [c_void_p, c_size_t]
     return libc
 
 
 class _Mapped:
-    def __init__(self, mapping: mmap.mmap, size: int) -> None:
-        self._mapping = mapping
-        self._data: npt.NDArray[np.uint8] = np.frombuffer(mapping, np.uint8)
+    def __init__(self, data: npt.NDArray[np.uint8], size: int) -> None:
+        self._data = data
         self._size = size
 
     @property
@@ -90,10 +94,10 @@ class _Mapped:
 
 
 class _FileMapped(_Mapped):
-    def __init__(self, fd: int, size: int, offset: int) -> None:
+    def __init__(self, fd: int, size: int, offset: int, data: npt.NDArray[np.uint8]) -> None:
         self._fd = fd
         self._offset = offset
-        super().__init__(mmap.mmap(fd, size, offset=offset), size)
+        super().__init__(data, size)
 
     @property
     def fd(self) -> int:
@@ -120,7 +124,8 @@ class PrivateBacking(_Mapped):
         mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         # A huge page would come and go by the kernel's own clock, and with it what `resident_size` tells.
         mapping.madvise(mmap.MADV_NOHUGEPAGE)
-        super().__init__(mapping, size)
+        self._mapping = mapping
+        super().__init__(np.frombuffer(mapping, np.uint8), size)
 
     @property
     def fd(self) -> None:
@@ -144,7 +149,7 @@ class MemfdBacking(_FileMapped):
         if fd is None:
             fd = os.memfd_create("vdev-guest-ram", os.MFD_CLOEXEC)
             os.ftruncate(fd, size)
-        super().__init__(fd, size, 0)
+        super().__init__(fd, size, 0, np.frombuffer(mmap.mmap(fd, size), np.uint8))
 
     def resident_size(self) -> int:
         """Bytes that the file holds now."""
@@ -159,12 +164,24 @@ class MemfdBacking(_FileMapped):
 class FileBacking(_FileMapped):
     """Part of a file that somebody else made, mapped shared: `size` bytes from the page-aligned `offset` on.
 
-    `fd` belongs to this object from now on, unless the constructor raises (OSError, ValueError beyond the file's end).
+    Both are whole pages; the file may end inside the last one. `fd` belongs to this object from now on, unless the
+    constructor raises OSError. Whoever made the file can make it shorter: touching what is gone is fatal (SIGBUS).
     """
 
     def __init__(self, fd: int, size: int, offset: int) -> None:
-        super().__init__(fd, size, offset)
+        super().__init__(fd, size, offset, _map_pages(fd, size, offset))
 
     def resident_size(self) -> int:
         """Bytes of the part that the file holds in memory now, by mincore(2)."""
         return self._resident_by_mincore()
+
+
+def _map_pages(fd: int, size: int, offset: int) -> npt.NDArray[np.uint8]:
+    """Map as mmap(2) does: Python's own mmap refuses the rest of a page behind a file's end. Raises OSError."""
+    address = _libc().mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, offset)
+    if address == _MAP_FAILED:
+        raise OSError(get_errno(), f"mmap of {size} bytes at {offset:#x}: {os.strerror(get_errno())}")
+    pages = (c_char * size).from_address(address)
+    # The array below keeps `pages` alive, and so do all views of it.
+    weakref.finalize(pages, _libc().munmap, address, size)
+    return np.frombuffer(memoryview(pages).cast("B"), np.uint8)

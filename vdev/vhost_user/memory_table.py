@@ -100,15 +100,16 @@ class MemoryTable:
 
     def _map(self, region: Any, message: Message) -> _Slot:
         where = f"the region of {region.size} bytes at {region.guest_address:#x}"
-        if not region.size or any(value % PAGE_SIZE for value in (region.guest_address, region.size)):
-            raise _wrong(f"{where} is not made of whole pages")
+        if not region.size or region.guest_address % PAGE_SIZE:
+            raise _wrong(f"{where} does not begin a page, or is empty")
         if region.user_address + region.size > _ADDRESS_LIMIT:
             raise _wrong(f"{where} ends past 2^64 at the front end's {region.user_address:#x}")
         fd = message.fds[0]
         try:
             if region.mmap_offset + region.size > os.fstat(fd).st_size:
                 raise _wrong(f"{where} reaches beyond the end of its file")
-            backing = FileBacking(fd, region.size, region.mmap_offset)
+            # libblkio's regions end inside a page; what is mapped is whole pages, on the front end's side, too.
+            backing = FileBacking(fd, -(-region.size // PAGE_SIZE) * PAGE_SIZE, region.mmap_offset)
         except (OSError, ValueError, OverflowError) as error:
             raise _wrong(f"{where} cannot be mapped at offset {region.mmap_offset:#x}: {error}") from error
         message.fds.pop(0)
