@@ -40,13 +40,10 @@ def clean_prefix(
     ring = descriptors.ring
     count = ring.available_count(place, free_count)
     load_fence()
-    places = np.arange(place, place + count)
-    records = ring.records[places % ring.size]
+    records = ring.copy(place, count)
     # The flags may have changed since: this copy counts.
-    available = ring.are_available(places, records["flags"])
+    records = records[: ring.available_prefix(place, records["flags"])]
     ends = np.flatnonzero((records["flags"] & _NEXT) == 0)[:limit]
-    if not available.all():
-        ends = ends[ends < int(np.argmin(available))]
     if not len(ends):
         return ChainBatch.of([]), np.empty(0, np.int64)
     records = records[: int(ends[-1]) + 1]
@@ -59,8 +56,8 @@ class _Check:
     def __init__(self, descriptors: PackedDescriptors, records: Records, ends: Positions) -> None:
         self.descriptors = descriptors
         self.records = records
-        self.starts = np.concatenate(([0], ends[:-1] + 1))
-        self.counts = ends + 1 - self.starts
+        self.counts = ends + 1
+        self.counts[1:] -= self.counts[:-1].copy()
         self.heads = records["id"][ends].astype(np.int64)
         self.dirty = np.zeros(len(ends), np.bool_)
         self.end = len(ends)
@@ -95,10 +92,13 @@ class _Check:
 
     def _segments(self) -> tuple[Positions, Records]:
         """Return every segment of the first `end` chains, with its chain: table entries instead of what names them."""
-        segment_chain = np.repeat(np.arange(len(self.heads)), self.counts)
-        is_indirect = (self.records["flags"] & _INDIRECT) != 0
-        if not is_indirect.any():
+        segment_chain = np.arange(len(self.heads))
+        if len(self.records) > len(self.heads):
+            segment_chain = np.repeat(segment_chain, self.counts)
+        flags = self.records["flags"]
+        if not (flags & _INDIRECT).any():
             return segment_chain, self.records
+        is_indirect = (flags & _INDIRECT) != 0
         entry_counts = self._entry_counts(segment_chain, is_indirect)
         wanted = np.cumsum(entry_counts)
         if wanted[-1] > _SEGMENT_BUDGET:

@@ -67,6 +67,11 @@ class PackedRing:
         self._event_idx = event_idx
         self.records: npt.NDArray[Any] = memory.view(addresses.descriptor, PACKED_DESCRIPTOR, size)
         self._flags = self.records["flags"]
+        # What makes each place of three laps available, and used: as many as a window from any place can span.
+        lap = np.full(size, _AVAIL, np.uint16), np.full(size, _USED, np.uint16)
+        self._available_flags = np.concatenate([*lap, *lap[:1]])
+        lap = np.full(size, _BOTH, np.uint16), np.zeros(size, np.uint16)
+        self._used_flags = np.concatenate([*lap, *lap[:1]])
         self._bytes = memory.bytes_view(addresses.descriptor, ring_size(size)).data
         self._words = self._bytes.cast("H")
         self._lengths = self._bytes.cast("I")
@@ -83,15 +88,22 @@ class PackedRing:
 
     def available_count(self, place: int, limit: int) -> int:
         """Return how many of the `limit` descriptors from `place` on are available, up to the first that is not."""
-        places = np.arange(place, place + limit)
-        available = self.are_available(places, self._flags[places % self.size])
-        return limit if available.all() else int(np.argmin(available))
+        return self.available_prefix(place, self._window(self._flags, place, limit))
 
-    def are_available(self, places: Places, flags: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
-        """Say for each place whether `flags`, read there, make its descriptor available in its lap."""
-        wanted = np.where(places // self.size & 1, np.uint16(_USED), np.uint16(_AVAIL))
-        available: npt.NDArray[np.bool_] = np.equal(flags & np.uint16(_BOTH), wanted)
-        return available
+    def available_prefix(self, place: int, flags: npt.NDArray[np.uint16]) -> int:
+        """Return how many of `flags`, read from `place` on, make their descriptors available in their lap."""
+        available = np.equal(flags & np.uint16(_BOTH), self._available_flags[place : place + len(flags)])
+        return len(flags) if available.all() else int(np.argmin(available))
+
+    def copy(self, place: int, count: int) -> npt.NDArray[Any]:
+        """Return a copy of the `count` descriptors from `place` on, at most a lap."""
+        return self._window(self.records, place, count).copy()
+
+    def _window(self, array: npt.NDArray[Any], place: int, count: int) -> npt.NDArray[Any]:
+        first = place % self.size
+        if first + count <= self.size:
+            return array[first : first + count]
+        return np.concatenate((array[first:], array[: first + count - self.size]))
 
     def descriptor(self, place: int) -> tuple[int, int, int, int]:
         """Return a copy of address, size, id and flags of the descriptor at `place`."""
@@ -119,8 +131,7 @@ class PackedRing:
         records = self.records
         records["id"][offsets] = buffer_ids
         records["len"][offsets] = written_sizes
-        flags = np.where(places // self.size & 1, np.uint16(0), np.uint16(_BOTH))
-        flags |= np.where(written_sizes != 0, np.uint16(_WRITE), np.uint16(0))
+        flags = self._used_flags[places] | (written_sizes != 0) * np.uint16(_WRITE)
         store_fence()
         self._flags[offsets[1:]] = flags[1:]
         store_fence()
