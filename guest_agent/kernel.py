@@ -9,6 +9,7 @@ from guest_agent.allocator import BuddyAllocator
 from guest_agent.checked_pages import CheckedPages
 from guest_agent.config import GuestConfig
 from guest_agent.devices import Devices
+from guest_agent.drivers.driver import Driver
 from guest_agent.exits import Exits
 from guest_agent.marked_ram import MarkedRam
 from guest_agent.page_database import Owner, PageDatabase
@@ -158,6 +159,11 @@ class Guest:
         """Look why the host interrupted; the work that follows is done by `step`."""
         self._devices.handle_interrupt()
         self._devices_pending = True
+
+    @property
+    def drivers(self) -> Sequence[Driver]:
+        """The drivers of its devices, in the order in which these were found."""
+        return self._devices.drivers
 
     def filenos(self) -> list[int]:
         """Return the descriptors that become readable when a device in a slot interrupts: `handle_interrupt` then."""

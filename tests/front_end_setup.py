@@ -11,7 +11,7 @@ from guest_agent.vhost_user import VhostUserTransport
 from spec.balloon import QueueNumbering
 from vdev.devices.balloon import BalloonDevice
 from vdev.memory import GuestMemory, MemfdBacking, Region
-from vdev.vhost_user.server import BackEnd
+from vdev.vhost_user.server import BackEnd, listen
 
 MIB = 1 << 20
 PATIENCE = 20.0
@@ -66,6 +66,20 @@ class Served:
 
         trio.from_thread.run(serve, trio_token=self._token)
         return ours
+
+    def listen(self, path):
+        """Serve whoever connects at `path`, one after the other; return the path as a string."""
+        listener = listen(path)
+
+        async def serve_at():
+            with listener:
+                await self.back_end.serve(listener)
+
+        async def serve():
+            self._nursery.start_soon(serve_at)
+
+        trio.from_thread.run(serve, trio_token=self._token)
+        return str(path)
 
     def do(self, function, *args):
         """Return what `function(*args)` returns, run in the loop."""

@@ -42,6 +42,10 @@ class Configuration:
             }
         raise DeviceViolation("Device Configuration Space", f"the device has no {layout.name}")
 
+    def size_of(self, layout: construct.Construct) -> int:
+        """Return how many bytes of a layout that was read the device has."""
+        return self._sizes[layout]
+
     def _candidates(self, layout: construct.Construct) -> Iterator[int]:
         if (known := self._sizes.get(layout)) is not None:
             yield known

@@ -302,17 +302,22 @@ class VhostUserTransport:
         Fields that the back end does not have are 0.
         """
         if not self._back_end.has(ProtocolFeature.CONFIG):
-            raise DeviceViolation("Device Configuration Space", f"{self.name} does not give it to its front end")
+            raise DeviceViolation("Device Configuration Space", f"{self.name} has no configuration space")
         return self._configuration.read(layout, self._get_config)
 
     def _get_config(self, offset: int, size: int) -> bytes:
         reply = self._back_end.ask(_R.GET_CONFIG, offset=offset, size=size, flags=0, payload=bytes(size))
         return bytes(reply.payload)
 
+    def config_size(self, layout: construct.Construct) -> int:
+        """Return how many bytes of `layout` the configuration space has. Raises DeviceViolation."""
+        self.read_config(layout)
+        return self._configuration.size_of(layout)
+
     def write_config(self, layout: construct.Construct, field: str, value: int) -> None:
         """Write one integer field of the configuration space. Raises DeviceViolation if the device does not take it."""
         if not self._back_end.has(ProtocolFeature.CONFIG):
-            raise DeviceViolation("Device Configuration Space", f"{self.name} does not take it from its front end")
+            raise DeviceViolation("Device Configuration Space", f"{self.name} has no configuration space")
         start, end = field_span(layout, field)
         payload = value.to_bytes(end - start, "little")
         self._back_end.ask(

@@ -6,6 +6,7 @@ import click
 
 from vdev import __version__
 from vdev.cli.control import control
+from vdev.cli.drive import drive
 from vdev.cli.migrate import migrate
 from vdev.cli.one_line import run_command
 from vdev.cli.receive import receive
@@ -30,6 +31,7 @@ def vdev(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+vdev.add_command(drive)
 vdev.add_command(migrate)
 vdev.add_command(receive)
 vdev.add_command(serve)

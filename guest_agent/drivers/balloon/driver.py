@@ -163,6 +163,11 @@ class BalloonDriver:
         return self._area["features"]
 
     @property
+    def target(self) -> int:
+        """Pages that the device wants in the balloon, as last read."""
+        return self._area["target"]
+
+    @property
     def actual(self) -> int:
         """Pages in the balloon, as the device has acknowledged them."""
         return self._area["actual"]
