@@ -8,6 +8,7 @@ shows.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import add
 from typing import Any
 
 import construct
@@ -194,12 +195,20 @@ class GuestMemory:
 
         Raises GuestAddressError for the first that is not wholly in one region.
         """
+        if not len(addresses):
+            return []
+        begins: list[int]
+        if len(self.regions) == 1:
+            # As many slices are cut anyway; here numpy would cost as much again.
+            (region,) = self.regions
+            begins = [address - region.guest_address for address in addresses.tolist()]
+            ends = list(map(add, begins, sizes.tolist()))
+            if min(begins) >= 0 and max(ends) <= region.size:
+                only = region.backing.data.data
+                return [only[begin:end] for begin, end in zip(begins, ends, strict=True)]
         region_of, offsets = self._locate_many(addresses, sizes)
         begins, ends = offsets.tolist(), (offsets + sizes).tolist()
         live = [region.backing.data.data for region in self.regions]
-        if len(live) == 1:
-            only = live[0]
-            return [only[begin:end] for begin, end in zip(begins, ends, strict=True)]
         return [live[index][begin:end] for index, begin, end in zip(region_of.tolist(), begins, ends, strict=True)]
 
     def contains_many(self, addresses: npt.NDArray[np.uint64], sizes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:

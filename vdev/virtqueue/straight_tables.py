@@ -4,6 +4,7 @@ Here a table is read as what it nearly always is. Where one is not, or breaks a 
 `descriptor_batch.py` follows every link.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,11 @@ __all__ = ["straight_chains"]
 _RECORD = dtype_of(DESCRIPTOR)
 _NEXT, _WRITE, _INDIRECT = (np.uint16(flag) for flag in DescriptorFlag)
 _LINKS = _NEXT | _INDIRECT
-_WORD_SHIFT = np.uint32(DESCRIPTOR_SIZE.bit_length() - 1)
+_SHIFT = np.uint32(DESCRIPTOR_SIZE.bit_length() - 1)
 _WITHIN = np.uint32(DESCRIPTOR_SIZE - 1)
+
+_KEPT_SIZE = 2048
+"""Entries up to which a shape is kept for the next batch: some ten bytes each."""
 
 
 def straight_chains(table: DescriptorTable, heads: npt.NDArray[np.int64], segment_budget: int) -> ChainBatch | None:
@@ -36,47 +40,54 @@ def straight_chains(table: DescriptorTable, heads: npt.NDArray[np.int64], segmen
     if ((tables["flags"] & ~_WRITE) != _INDIRECT).any():
         return None
     table_addresses, table_sizes = tables["addr"], tables["len"]
-    counts = (table_sizes >> _WORD_SHIFT).astype(np.int64)
-    longest = int(counts.max())
-    ends = counts.cumsum()
-    total = int(ends[-1])
-    if (table_sizes & _WITHIN).any() or not counts.min() or longest > table.size or total > segment_budget:
+    counts = table_sizes >> _SHIFT
+    fewest, most = int(counts.min()), int(counts.max())
+    if (table_sizes & _WITHIN).any() or not fewest or most > table.size or most * len(heads) > segment_budget:
         return None
     if not table.memory.contains_many(table_addresses, table_sizes.astype(np.uint64)).all():
         return None
+    is_known = fewest == most and most * len(heads) <= _KEPT_SIZE
+    shape = _equal_shape(len(heads), most) if is_known else _Shape(counts.astype(np.int64))
+    entries = table.memory.gather(table_addresses[shape.chain_of] + shape.offsets, _RECORD)
+    return _checked(table, heads, shape, entries, most)
 
-    segment_chain = np.repeat(np.arange(len(heads)), counts)
-    within = np.arange(total) - (ends - counts)[segment_chain]
-    places = table_addresses[segment_chain] + (within * DESCRIPTOR_SIZE).astype(np.uint64)
-    entries = table.memory.gather(places, _RECORD)
-    return _checked(table, heads, segment_chain, within, ends - 1, entries, longest)
+
+class _Shape:
+    """How tables of `counts` entries lie behind each other, entry by entry; nobody may store to it."""
+
+    def __init__(self, counts: npt.NDArray[np.int64]) -> None:
+        ends = counts.cumsum()
+        self.chain_of = np.repeat(np.arange(len(counts)), counts)
+        self.chain_of.setflags(write=False)
+        within = np.arange(len(self.chain_of)) - (ends - counts)[self.chain_of]
+        self.offsets = (within * DESCRIPTOR_SIZE).astype(np.uint64)
+        self.links = np.full(len(within), _NEXT)
+        self.links[ends - 1] = 0
+        self.has_successor = self.links != 0
+        self.successors = within + 1
+
+
+@lru_cache(maxsize=64)
+def _equal_shape(table_count: int, entry_count: int) -> _Shape:
+    """Return the shape of tables of one size: requests that are alike come in batches that are alike."""
+    return _Shape(np.full(table_count, entry_count))
 
 
 def _checked(
-    table: DescriptorTable,
-    heads: npt.NDArray[np.int64],
-    segment_chain: npt.NDArray[np.int64],
-    within: npt.NDArray[np.int64],
-    last: npt.NDArray[np.int64],
-    entries: npt.NDArray[Any],
-    longest: int,
+    table: DescriptorTable, heads: npt.NDArray[np.int64], shape: _Shape, entries: npt.NDArray[Any], most: int
 ) -> ChainBatch | None:
-    """Check the copy: `last` are the places of the last entries of each table, `within` is each one's in its own."""
+    """Check the copy of all entries, of which no table has more than `most`."""
     flags = entries["flags"]
-    links = np.full(len(entries), _NEXT)
-    links[last] = 0
-    successors = within + 1
-    successors[last] = entries["next"][last]
+    is_astray = (entries["next"] != shape.successors) & shape.has_successor
     writable = (flags & _WRITE) != 0
-    turns_back = writable[:-1] & ~writable[1:]
-    turns_back[last[:-1]] = False
+    turns_back = writable[:-1] & ~writable[1:] & shape.has_successor[:-1]
     addresses, sizes = entries["addr"].copy(), entries["len"].astype(np.uint64)
     if (
-        ((flags & _LINKS) != links).any()
-        or (entries["next"] != successors).any()
+        ((flags & _LINKS) != shape.links).any()
+        or is_astray.any()
         or turns_back.any()
-        or int(sizes.max()) * longest > CHAIN_SIZE_LIMIT
+        or int(sizes.max()) * most > CHAIN_SIZE_LIMIT
         or not table.memory.contains_many(addresses, sizes).all()
     ):
         return None
-    return ChainBatch(heads, segment_chain, addresses, sizes, writable)
+    return ChainBatch(heads, shape.chain_of, addresses, sizes, writable)

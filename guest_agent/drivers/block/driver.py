@@ -89,7 +89,7 @@ class BlockDriver:
     It raises ValueError for what could never be done (beyond the disk's end, not whole sectors, more than the queue can
     hold, a feature that was not negotiated), and DeviceRefused after the device was given up.
 
-    The object itself remembers nothing: all state, also of requests under way, is in the driver's area of guest RAM.
+    All state, also of requests under way, is in the driver's area of guest RAM.
     """
 
     def __init__(
@@ -109,6 +109,9 @@ class BlockDriver:
         self._features = area["features"]
         self._limits = Limits(area["size_max"], area["seg_max"])
         self._is_indirect = bool(self._features >> Feature.INDIRECT_DESC & 1)
+        # Looked at for each request, so read once: the area has them, too.
+        self._capacity = area["capacity"]
+        self._gave_up = area.reason
 
     @staticmethod
     def area_size(queue_size: int = 128, queue_count: int = 1) -> int:
@@ -186,7 +189,7 @@ class BlockDriver:
     @property
     def capacity(self) -> int:
         """Sectors of 512 bytes, as the device last said."""
-        return self._area["capacity"]
+        return self._capacity
 
     @property
     def read_only(self) -> bool:
@@ -201,7 +204,7 @@ class BlockDriver:
     @property
     def gave_up(self) -> str | None:
         """Why the device was given up, None while it is in use."""
-        return self._area.reason
+        return self._gave_up
 
     def _has(self, feature: BlockFeature) -> bool:
         return bool(self._features >> feature & 1)
@@ -257,8 +260,8 @@ class BlockDriver:
         return parts
 
     def _check_bounds(self, sector: int, count: int) -> None:
-        if sector < 0 or count < 0 or sector + count > self.capacity:
-            raise ValueError(f"{count} sectors from {sector} on are not on a disk of {self.capacity}")
+        if sector < 0 or count < 0 or sector + count > self._capacity:
+            raise ValueError(f"{count} sectors from {sector} on are not on a disk of {self._capacity}")
 
     def _need(self, feature: BlockFeature) -> None:
         if not self._has(feature):
@@ -283,8 +286,8 @@ class BlockDriver:
     def _submit(
         self, number: int, kind: RequestType, parts: Sequence[Part], token: int, payloads: Sequence[bytes] = ()
     ) -> None:
-        if (reason := self.gave_up) is not None:
-            raise DeviceRefused(f"the block device was given up: {reason}")
+        if self._gave_up is not None:
+            raise DeviceRefused(f"the block device was given up: {self._gave_up}")
         if not 0 <= token < 1 << 64:
             raise ValueError(f"token {token} is not a 64-bit number")
         queue, slots = self.queues[number], self._slots[number]
@@ -322,7 +325,7 @@ class BlockDriver:
         Raises DeviceViolation for what the device must not do, and has then given it up.
         """
         done: list[Completion] = []
-        if self.gave_up is not None:
+        if self._gave_up is not None:
             return done
         numbers: Iterable[int] = range(len(self.queues)) if queue is None else (queue,)
         try:
@@ -375,18 +378,20 @@ class BlockDriver:
             raise DeviceViolation(
                 "Basic Facilities of a Virtio Device / Device Status Field", "the device set DEVICE_NEEDS_RESET"
             )
-        self._area["capacity"] = self._transport.read_config(CONFIG)["capacity"]
+        self._area["capacity"] = self._capacity = self._transport.read_config(CONFIG)["capacity"]
 
     def _give_up(self, why: DeviceViolation) -> None:
-        self._area.reason = str(why)
+        reason = str(why)
         if self._events.listening:
             self._events.emit(ViolationFound("block", "device", why.statement, why.message))
         try:
             self._transport.reset()
         except DeviceViolation as refusal:
             # It does not even reset. There is nothing more a driver could do to it.
-            self._area.reason = f"{why}; {refusal}"
+            reason = f"{why}; {refusal}"
         self._transport.set_status(DeviceStatus.FAILED)
+        self._area.reason = reason
+        self._gave_up = self._area.reason
 
 
 def _note_limits(area: BlockArea, config: dict[str, int], queue_size: int) -> None:
