@@ -116,6 +116,10 @@ class DiskPair:
         other.driver = BlockDriver.resume(other.transport, other.memory, AREA)
         return other
 
+    def moved_driver(self):
+        """The driver again, on a copy of RAM."""
+        return BlockDriver.resume(self.transport, copy_marked(self.memory), AREA)
+
 
 @contextmanager
 def disk_pair(*arguments, **options):

@@ -56,7 +56,9 @@ _RANGE = dtype_of(DATA_RANGE)
 _NO_LIMIT = 0xFFFF_FFFF
 _SIZE_LIMIT = 1 << 30
 """Bytes in a segment where the device names no limit."""
-_LARGEST_STATUS = max(RequestStatus)
+# To look a member up costs a tenth of calling the enumeration.
+_TYPES = {int(kind): kind for kind in RequestType}
+_STATUSES = {int(status): status for status in RequestStatus}
 
 
 class Completion(NamedTuple):
@@ -256,7 +258,8 @@ class BlockDriver:
 
     def _parts(self, sector: int, segments: Segments) -> list[Part]:
         parts = split_transfer(sector, segments, self._limits)
-        self._check_bounds(sector, sum([part.size for part in parts]) >> SECTOR_SHIFT)
+        last = parts[-1]
+        self._check_bounds(sector, last.sector + (last.size >> SECTOR_SHIFT) - sector)
         return parts
 
     def _check_bounds(self, sector: int, count: int) -> None:
@@ -292,7 +295,7 @@ class BlockDriver:
             raise ValueError(f"token {token} is not a 64-bit number")
         queue, slots = self.queues[number], self._slots[number]
         self._check_room(queue, slots, parts)
-        gives = kind in (RequestType.IN, RequestType.GET_ID)
+        gives = kind is RequestType.IN or kind is RequestType.GET_ID
         leader: int | None = None
         for position, (sector, segments, size) in enumerate(parts):
             slot = slots.take(kind, sector, size if gives else 0, leader, token, len(parts))
@@ -341,16 +344,17 @@ class BlockDriver:
         while len((batch := queue.collect_batch()).tokens):
             for slot, written_size in zip(batch.tokens.tolist(), batch.written_sizes.tolist(), strict=True):
                 status = slots.status(slot)
-                needed_size = slots.data_size(slot) + 1 if status == RequestStatus.OK else 1
-                if status > _LARGEST_STATUS or written_size < needed_size:
+                needed_size = 1 if status else slots.data_size(slot) + 1
+                if status not in _STATUSES or written_size < needed_size:
                     raise DeviceViolation(
                         _CLAUSE, f"a request came back with status {status} and {written_size} bytes", queue=number
                     )
                 finished = slots.finish(slot, status)
                 if finished is not None:
-                    kind = RequestType(finished.kind)
-                    data = slots.load_payload(finished.leader, ID_SIZE) if kind is RequestType.GET_ID else b""
-                    done.append(Completion(finished.token, kind, RequestStatus(finished.status), data.rstrip(b"\0")))
+                    token, kind, worst, leader = finished
+                    is_id = kind == RequestType.GET_ID
+                    data = slots.load_payload(leader, ID_SIZE).rstrip(b"\0") if is_id else b""
+                    done.append(Completion(token, _TYPES[kind], _STATUSES[worst], data))
             slots.mark()
 
     # What a guest asks of any driver

@@ -34,6 +34,8 @@ def split_transfer(sector: int, segments: Segments, limits: Limits) -> list[Part
     >>> split_transfer(8, [(0x1000, 4096)], Limits(2048, 1))
     [Part(sector=8, segments=[(4096, 2048)], size=2048), Part(sector=12, segments=[(6144, 2048)], size=2048)]
     """
+    if len(segments) == 1 and 0 < segments[0][1] <= limits.size_max and not segments[0][1] % SECTOR_SIZE:
+        return [Part(sector, segments, segments[0][1])]
     total_size = sum([size for _, size in segments])
     if not total_size or total_size % SECTOR_SIZE:
         raise ValueError(f"{total_size} bytes are not one or more whole sectors")

@@ -4,7 +4,7 @@ A caller's request may be several of the device's. The first of these leads: its
 """
 
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from construct import Array, Bytes, Construct, Int8ul, Int16ul, Int32ul, Int64ul, Struct
 
@@ -12,7 +12,7 @@ from spec.block import REQUEST_HEADER
 from spec.layout import dtype_of, struct_of
 from vdev.memory import PAGE_SIZE, GuestMemory
 
-__all__ = ["PAYLOAD_SIZE", "Finished", "RequestSlots"]
+__all__ = ["PAYLOAD_SIZE", "RequestSlots"]
 
 PAYLOAD_SIZE = 64
 """Bytes beside the header that a slot has for the device: ranges, or an id."""
@@ -40,15 +40,6 @@ def slots_layout(count: int) -> Construct:
         "worst" / Array(count, Int8ul),  # the highest status of all parts; at the leader
         "status" / Array(count, Int8ul),
     )
-
-
-class Finished(NamedTuple):
-    """A caller's request of which all parts are done."""
-
-    token: int
-    kind: int
-    status: int
-    leader: int
 
 
 class RequestSlots:
@@ -120,18 +111,22 @@ class RequestSlots:
             self._leaders[slot] = leader
         return slot
 
-    def finish(self, slot: int, status: int) -> Finished | None:
-        """Note that the device is done with `slot`; returns the caller's request if this was the last of its parts."""
-        leader = self._leaders[slot]
-        self._worst[leader] = max(self._worst[leader], status)
-        self._parts_left[leader] -= 1
-        done = not self._parts_left[leader]
+    def finish(self, slot: int, status: int) -> tuple[int, int, int, int] | None:
+        """Note that the device is done with `slot`.
+
+        If this was the last part of a caller's request, returns its token, type, worst status, and leading slot.
+        """
+        leader: int = self._leaders[slot]
+        if status > self._worst[leader]:
+            self._worst[leader] = status
+        parts_left = self._parts_left[leader] - 1
+        self._parts_left[leader] = parts_left
         if slot != leader:
             self._release(slot)
-        if not done:
+        if parts_left:
             return None
         self._release(leader)
-        return Finished(self._tokens[leader], self._kinds[leader], self._worst[leader], leader)
+        return self._tokens[leader], self._kinds[leader], self._worst[leader], leader
 
     def _release(self, slot: int) -> None:
         self._free[self._free_count[0]] = slot
