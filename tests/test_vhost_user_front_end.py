@@ -6,12 +6,16 @@ import time
 import pytest
 from front_end_setup import MIB, PATIENCE, balloon_device, front_end, open_fd_count, serving, shared_memory
 
+from guest_agent.drivers.entropy import ENTROPY_DRIVER_FEATURES, EntropyDriver
 from guest_agent.kernel import Guest, GuestConfig
 from guest_agent.page_database import Owner
-from guest_agent.vhost_user import BackEndLost, VhostUserTransport
+from guest_agent.vhost_user import BackEndLost, BackEndRefused, VhostUserTransport
 from spec.balloon import CONFIG, BalloonFeature
 from spec.device import DeviceStatus, Feature, feature_mask
 from spec.vhost_user import ProtocolFeature
+from vdev.devices.entropy import EntropyDevice
+from vdev.errors import UserError
+from vdev.memory import GuestMemory
 
 
 class NoBus:
@@ -277,3 +281,136 @@ def test_the_balloon_takes_only_the_features_that_it_may():
         guest = LocalGuest(transport._memory, [transport], **config)
         assert guest.driver.features == feature_mask(Feature.VERSION_1, BalloonFeature.STATS_VQ)
         transport.close()
+
+
+class TestDeviceState:
+    def test_a_balloon_moves_with_what_is_in_it(self):
+        memory = shared_memory()
+        with serving(balloon_device()) as source, serving(balloon_device()) as destination:
+            guest = started_balloon(source, memory)
+            source.do(source.device.set_target, 500)
+            guest.live_until(lambda: guest.driver.actual == 500)
+            guest.guest.suspend_devices()
+            device_state = guest.slots[0].save_device_state()
+            state = guest.guest.save()
+            guest.slots[0].close()
+            moved = LocalGuest(memory, [front_end(destination, memory)], state)
+            moved.slots[0].load_device_state(device_state)
+            moved.guest.resume_devices()
+            assert destination.do(lambda: destination.device.inflation.inflated_count) == 500
+            assert destination.do(lambda: destination.device.actual) == 500
+            destination.do(destination.device.set_target, 100)
+            moved.live_until(lambda: destination.do(lambda: destination.device.inflation.inflated_count) == 100)
+            assert moved.guest.verify().mismatched == 0
+            moved.slots[0].close()
+        assert not destination.violations
+
+    def test_a_state_that_is_none_is_refused(self):
+        memory = shared_memory()
+        with serving(balloon_device()) as served:
+            guest = started_balloon(served, memory)
+            guest.guest.suspend_devices()
+            with pytest.raises(BackEndRefused, match="its state did not get over"):
+                guest.slots[0].load_device_state(b"nothing of the kind" * 1000)
+            guest.slots[0].close()
+
+
+class TestWriteLog:
+    def test_it_has_the_pages_that_the_back_end_wrote_and_no_others(self):
+        memory = shared_memory((0, 8 * MIB), (1 << 30, MIB))
+        with serving(EntropyDevice(GuestMemory.absent())) as served:
+            transport = front_end(served, memory)
+            driver = EntropyDriver.start(transport, memory, 0x4000)
+            with pytest.raises(ValueError, match="call start_write_log first"):
+                transport.take_written()
+            transport.start_write_log()
+            assert transport.take_written().tolist() == []
+            for _ in range(3):
+                assert get_bytes(driver, transport)
+                written = set(transport.take_written().tolist())
+                assert 5 in written  # the buffer
+                assert written <= set(range(4, 4 + EntropyDriver.area_size() // 4096))
+            transport.suspend()
+            transport.resume()
+            assert get_bytes(driver, transport)
+            assert 5 in transport.stop_write_log().tolist()
+            assert get_bytes(driver, transport)
+            transport.start_write_log()
+            assert transport.take_written().tolist() == []
+            transport.close()
+        assert not served.violations
+
+    def test_a_back_end_that_does_not_log_says_so(self):
+        without = ~(1 << ProtocolFeature.LOG_SHMFD)
+        with serving(EntropyDevice(GuestMemory.absent())) as served:
+            transport = front_end(served, shared_memory(), wanted_protocol_features=without & (1 << 64) - 1)
+            with pytest.raises(BackEndRefused, match="does not log what it writes"):
+                transport.start_write_log()
+            transport.close()
+
+
+def get_bytes(driver, transport):
+    assert driver.ask()
+    end = time.monotonic() + PATIENCE
+    while not (data := driver.take()):
+        assert time.monotonic() < end
+        if transport.wait_interrupt(1):
+            driver.handle_interrupt()
+        driver.work()
+        assert driver.gave_up is None
+    return data
+
+
+class Stuck(EntropyDevice):
+    """An entropy device that takes requests and never answers."""
+
+    def handle_queue(self, number):
+        while self.queues[number].pop() is not None:
+            pass
+
+
+class TestLostWithRequestsUnderWay:
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_what_a_dead_back_end_had_begun_is_done_by_the_next(self, packed):
+        memory = shared_memory()
+        ring = 0 if packed else feature_mask(Feature.RING_PACKED)
+        with serving(Stuck(GuestMemory.absent())) as first, serving(EntropyDevice(GuestMemory.absent())) as second:
+            transport = front_end(first, memory)
+            driver = EntropyDriver.start(transport, memory, 0x4000, wanted_features=ENTROPY_DRIVER_FEATURES & ~ring)
+            assert bool(driver.features >> Feature.RING_PACKED & 1) == packed
+            driver.ask()
+            queue = first.device.queues[0]
+            wait_until(lambda: first.do(lambda: len(queue.save().outstanding) == 1))
+            first.stop()
+            transport.reconnect(second.connect())
+            transport.resume()
+            end = time.monotonic() + PATIENCE
+            while not driver.take():
+                assert time.monotonic() < end
+                if transport.wait_interrupt(1):
+                    driver.handle_interrupt()
+                driver.work()
+                assert driver.gave_up is None
+            assert get_bytes(driver, transport)
+            transport.close()
+        assert not second.violations
+
+    def test_a_packed_ring_without_notes_of_what_is_under_way_cannot_go_on(self):
+        without = ~(1 << ProtocolFeature.INFLIGHT_SHMFD) & (1 << 64) - 1
+        with (
+            serving(EntropyDevice(GuestMemory.absent())) as first,
+            serving(EntropyDevice(GuestMemory.absent())) as second,
+        ):
+            transport = front_end(first, shared_memory(), wanted_protocol_features=without)
+            EntropyDriver.start(transport, transport._memory, 0x4000)
+            first.stop()
+            with pytest.raises(UserError, match="packed ring 0 cannot go on"):
+                transport.reconnect(second.connect())
+            transport.close()
+
+
+def wait_until(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)

@@ -1,6 +1,7 @@
 """What a front end makes of a back end that answers wrongly, in every way and to every request."""
 
 import contextlib
+import gc
 import os
 import socket
 import struct
@@ -28,6 +29,12 @@ SHORT_PATIENCE = 0.2
 LAYOUT = "config" / Struct("first" / Int64ul, "second" / Int32ul)
 MEMORY = shared_memory((0, MIB), *((n << 32, MIB) for n in range(1, 9)))
 """More regions than a table has places for. Made once: an error that is kept for a look keeps its mappings open."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_of_other_tests():
+    """Errors that were kept elsewhere keep mappings, and with them descriptors, until they are collected."""
+    gc.collect()
 
 
 def use_everything(sock, patience=PATIENCE):

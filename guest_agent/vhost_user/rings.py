@@ -8,7 +8,7 @@ from guest_agent.vhost_user.bases import base_after_loss, check_base
 from guest_agent.vhost_user.inflight import InflightArea
 from guest_agent.vhost_user.ring import Ring, RingState, RingStep
 from guest_agent.virtqueue.queue import DriverAddresses
-from spec.vhost_user import PROTOCOL_FEATURES, FrontEndRequest, ProtocolFeature
+from spec.vhost_user import LOG_ALL, PROTOCOL_FEATURES, FrontEndRequest, ProtocolFeature, VringFlag
 from vdev.events import SILENT, Emitter, Kick
 from vdev.memory import GuestMemory
 
@@ -51,22 +51,32 @@ class Rings:
 
     def configure(self, back_end: BackEnd, ring: Ring) -> None:
         """Tell everything of a ring but its kick. Raises BackEndLost or BackEndRefused."""
-        number, addresses = ring.number, ring.addresses
-        back_end.ask(_R.SET_VRING_NUM, index=number, num=addresses.size)
+        number = ring.number
+        back_end.ask(_R.SET_VRING_NUM, index=number, num=ring.addresses.size)
         back_end.ask(_R.SET_VRING_BASE, index=number, num=ring.base)
-        back_end.ask(
-            _R.SET_VRING_ADDR,
-            index=number,
-            flags=0,
-            descriptor=user_address(addresses.descriptor),
-            used=user_address(addresses.device),
-            available=user_address(addresses.driver),
-            log=0,
-        )
+        self._tell_addresses(back_end, ring)
         _, call, err = ring.open_bells()
         back_end.ask(_R.SET_VRING_ERR, fds=[err.fileno()], value=number)
         back_end.ask(_R.SET_VRING_CALL, fds=[call.fileno()], value=number)
         ring.step(RingStep.CONFIGURE)
+
+    def _tell_addresses(self, back_end: BackEnd, ring: Ring) -> None:
+        is_logged = bool(back_end.session.features >> LOG_ALL & 1)
+        back_end.ask(
+            _R.SET_VRING_ADDR,
+            index=ring.number,
+            flags=int(VringFlag.LOG) if is_logged else 0,
+            descriptor=user_address(ring.addresses.descriptor),
+            used=user_address(ring.addresses.device),
+            available=user_address(ring.addresses.driver),
+            log=ring.addresses.device if is_logged else 0,
+        )
+
+    def tell_logging(self, back_end: BackEnd) -> None:
+        """Tell again where rings are, after LOG_ALL came or went. Raises BackEndLost or BackEndRefused."""
+        for ring in self:
+            if ring.state is not RingState.STOPPED:
+                self._tell_addresses(back_end, ring)
 
     def start(self, back_end: BackEnd) -> None:
         """Start and enable each ring that is configured. Raises BackEndLost or BackEndRefused."""

@@ -257,6 +257,11 @@ class FrontEndSession:
             return f"it answers {reply.value:#x} with {len(message.fds)} file descriptors"
         return None
 
+    def _check_log(self, sent: Mapping[str, Any], reply: Any, message: Message) -> str | None:
+        if reply.value:
+            raise BackEndRefused(_CLAUSE, f"the back end does not log its writes there: it answers {reply.value:#x}")
+        return None
+
     def _check_state(self, sent: Mapping[str, Any], reply: Any, message: Message) -> str | None:
         if reply.value:
             raise BackEndRefused(_CLAUSE, f"the back end says that its state did not get over: {reply.value:#x}")
@@ -277,4 +282,5 @@ _CHECKS: dict[FrontEndRequest, _Check] = {
     _R.GET_INFLIGHT_FD: FrontEndSession._check_inflight,
     _R.SET_DEVICE_STATE_FD: FrontEndSession._check_state_fd,
     _R.CHECK_DEVICE_STATE: FrontEndSession._check_state,
+    _R.SET_LOG_BASE: FrontEndSession._check_log,
 }

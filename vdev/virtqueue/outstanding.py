@@ -142,8 +142,8 @@ class Outstanding:
         for head, descriptor_count in zip(heads, descriptor_counts or (1,) * len(heads), strict=True):
             # How much of it can be written is not known any more: its entry is never left out.
             self.take(head, _UNKNOWN_SIZE, descriptor_count)
-        if heads and not are_last:
-            # Something later was taken and given back: what it was does not matter.
+        if heads and not are_last and not self.in_order:
+            # Something later was taken and given back: what it was does not matter. In order there is no such thing.
             self._next_number += 1
 
     def clear(self) -> None:
