@@ -29,12 +29,15 @@ PACKED_NOTES = "packed_queue_notes" / Struct(
     "first_flags" / Int32ul,
     "batch_head" / Int32ul,
     "batch_written_size" / Int32ul,
-    "reserved" / Array(2, Int32ul),
+    "added_count" / Int32ul,
+    "reserved" / Int32ul,
 )
 """The driver's notes about the queue. `next_available` is where the next buffer goes, `published` what the device has
 been shown, `next_used` where it uses next: places that count on through both values of the wrap counter
 (`spec.packed_ring.linear`). `first_flags` is what `publish` has to store at `published` when something was added.
 `unkicked_count` is the number of descriptors published since the device's wish was last asked for, at most the size.
+
+`added_count` is the number of buffers that were added and not yet published.
 
 `batch_head` and `batch_written_size` are those of `spec.split_area`, for IN_ORDER.
 """
@@ -45,14 +48,14 @@ def buffer_notes(queue_size: int) -> Struct:
     """Return the layout of the notes about buffers, for a queue of `queue_size`.
 
     The first `free_id_count` entries of `free` are the free buffer ids, a stack (not used with IN_ORDER: there a buffer
-    has the offset of its first descriptor as its id). The others stand at a buffer's id. `place` is that of its first
-    descriptor. 0 descriptors mean that no buffer has the id.
+    has the offset of its first descriptor as its id). The first `added_count` entries of `added` are the ids that the
+    device was not shown. The others stand at a buffer's id; 0 descriptors mean that no buffer has it.
     """
     return "buffer_notes" / Struct(
         "token" / Array(queue_size, Int64ul),
         "writable_size" / Array(queue_size, Int64ul),
         "free" / Array(queue_size, Int16ul),
-        "place" / Array(queue_size, Int16ul),
+        "added" / Array(queue_size, Int16ul),
         "descriptor_count" / Array(queue_size, Int16ul),
     )
 

@@ -80,6 +80,24 @@ def test_one_slow_buffer_does_not_hold_up_the_ring():
     assert ends.driver.free_count == 4
 
 
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("laps", [1, 2, 3])
+def test_a_buffer_that_stayed_for_laps_is_not_taken_for_one_that_was_just_added(laps, batch):
+    ends = make_ends(5, packed=True)
+    fill(ends, 1)
+    ends.driver.publish()
+    slow = ends.device.pop()
+    for turn in range(laps * 5 - 1):
+        ends.driver.add([], [(0, 8)], turn)
+        ends.driver.publish()
+        ends.device.push(ends.device.pop().head, 8)
+        ends.driver.collect()
+    fill(ends, 2)  # added, where the slow one stands, and not published
+    ends.device.push(slow.head, 4096)
+    used = ends.driver.collect_batch() if batch else ends.driver.collect()
+    assert (used.heads.tolist() if batch else [used.head]) == [slow.head]
+
+
 def test_a_chain_as_long_as_the_queue_is_legal_for_both_paths(monkeypatch):
     ends = make_ends(63, packed=True, indirect=False)
     monkeypatch.setattr(device_side, "_SMALL_BATCH", 1)

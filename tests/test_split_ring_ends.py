@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import guest_agent.virtqueue.split as driver_side
+import guest_agent.virtqueue.split_used as driver_used
 import vdev.virtqueue.split as device_side
 from guest_agent.virtqueue import NoQueueHere, QueueFull, SplitDriverQueue, Used
 from guest_agent.virtqueue.area import QueueArea
@@ -156,7 +157,7 @@ def test_what_is_used_while_a_batch_is_collected_calls(count, moment, monkeypatc
         push_one()
     called.clear()
     with monkeypatch.context() as patch:
-        steps = (driver_side, "full_fence"), (driver_side, "load_fence"), (QueueArea, "store_available_word")
+        steps = (driver_side, "full_fence"), (driver_used, "load_fence"), (QueueArea, "store_available_word")
         interrupt(patch, moment, push_one, *steps)
         batch = ends.driver.collect_batch()
     if len(batch.heads) < count + len(called):

@@ -129,13 +129,14 @@ class PackedDriverQueue:
         count = (end - place) % (2 * self.size)
         if not count:
             return
+        added = self._descriptors.added() if self._events.listening else []
         store_fence()
         self._descriptors.show()
         # Nobody waits for an event that is more than a lap back.
         notes[PackedNote.UNKICKED_COUNT] = min(notes[PackedNote.UNKICKED_COUNT] + count, self.size)
         self._area.mark_notes()
         if self._events.listening:
-            self._events.emit(ChainsMadeAvailable(self.number, tuple(self._descriptors.ids_between(place, end))))
+            self._events.emit(ChainsMadeAvailable(self.number, tuple(added)))
 
     # Used buffers
 

@@ -29,6 +29,7 @@ class PackedNote:
     PUBLISHED = _note("published")
     NEXT_USED = _note("next_used")
     FIRST_FLAGS = _note("first_flags")
+    ADDED_COUNT = _note("added_count")
     BATCH_HEAD = _note("batch_head")
     BATCH_WRITTEN_SIZE = _note("batch_written_size")
 
@@ -57,19 +58,20 @@ class PackedQueueArea(NotedArea):
         self.tokens: npt.NDArray[np.uint64] = by_id["token"]
         self.writable_sizes: npt.NDArray[np.uint64] = by_id["writable_size"]
         self.free: npt.NDArray[np.uint16] = by_id["free"]
-        self.places: npt.NDArray[np.uint16] = by_id["place"]
+        self.added: npt.NDArray[np.uint16] = by_id["added"]
         self.descriptor_counts: npt.NDArray[np.uint16] = by_id["descriptor_count"]
         self.token_words = self.tokens.data
         self.writable_size_words = self.writable_sizes.data
         self.free_words = self.free.data
-        self.place_words = self.places.data
+        self.added_words = self.added.data
         self.descriptor_count_words = self.descriptor_counts.data
         self._slot_parts = [
             (layout.buffer_notes + offset_of(by_id.dtype, name), by_id.dtype[name].base.itemsize)
             for name in by_id.dtype.names or ()
-            if name != "free"
+            if name not in ("free", "added")
         ]
         self.free_offset = layout.buffer_notes + offset_of(by_id.dtype, "free")
+        self.added_offset = layout.buffer_notes + offset_of(by_id.dtype, "added")
 
     @classmethod
     def create(

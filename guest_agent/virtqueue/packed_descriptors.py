@@ -74,9 +74,9 @@ class PackedDescriptors:
         area.token_words[buffer_id] = token
         area.writable_size_words[buffer_id] = sum([size for _, size in writable])
         area.descriptor_count_words[buffer_id] = count
-        area.place_words[buffer_id] = place
         area.mark_slots(buffer_id)
-        self._note_placed(place, count)
+        area.added_words[notes[PackedNote.ADDED_COUNT]] = buffer_id
+        self._note_placed(place, count, 1)
         return buffer_id
 
     def _take_id(self, place: int) -> int:
@@ -108,7 +108,10 @@ class PackedDescriptors:
                 flags = area.ring_words[_WORDS * offset + _FLAGS_WORD]
             _pack(area.ring, _DESCRIPTOR_SIZE * offset, address, size, buffer_id, flags)
 
-    def _note_placed(self, place: int, count: int) -> None:
+    def _note_placed(self, place: int, count: int, buffer_count: int) -> None:
+        added_count = self._notes[PackedNote.ADDED_COUNT]
+        self._area.mark(self._area.added_offset + 2 * added_count, 2 * buffer_count)
+        self._notes[PackedNote.ADDED_COUNT] = added_count + buffer_count
         self._area.mark_ring(place, count)
         self._notes[PackedNote.NEXT_AVAILABLE] = (place + count) % (2 * self._size)
         self._area.mark_notes()
@@ -144,9 +147,10 @@ class PackedDescriptors:
         area.tokens[ids] = tokens[:count]
         area.writable_sizes[ids] = sizes if writable else 0
         area.descriptor_counts[ids] = 1
-        area.places[ids] = places % (2 * self._size)
         area.mark_slots(ids)
-        self._note_placed(place, count)
+        added_count = notes[PackedNote.ADDED_COUNT]
+        area.added[added_count : added_count + count] = ids
+        self._note_placed(place, count, count)
         return count
 
     def _take_ids(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -163,15 +167,12 @@ class PackedDescriptors:
         area.ring_words[_WORDS * (place % self._size) + _FLAGS_WORD] = notes[PackedNote.FIRST_FLAGS]
         area.mark_ring(place, 1)
         notes[PackedNote.PUBLISHED] = notes[PackedNote.NEXT_AVAILABLE]
+        notes[PackedNote.ADDED_COUNT] = 0
 
-    def ids_between(self, place: int, end: int) -> list[int]:
-        """Return the ids of the buffers from `place` up to `end`, in ring order."""
-        span = (end - place) % (2 * self._size)
-        counts = self._area.descriptor_counts
-        held = np.flatnonzero(counts)
-        distances = (self._area.places[held].astype(np.int64) - place) % (2 * self._size)
-        inside = distances < span
-        ids: list[int] = held[inside][np.argsort(distances[inside])].tolist()
+    def added(self) -> list[int]:
+        """Return the ids of the buffers that were added since `show`, which the device cannot have."""
+        count = self._notes[PackedNote.ADDED_COUNT]
+        ids: list[int] = self._area.added_words[:count].tolist() if count else []
         return ids
 
     def release(self, buffer_id: int) -> int:

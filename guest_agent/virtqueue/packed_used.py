@@ -6,6 +6,7 @@ import numpy.typing as npt
 from guest_agent.virtqueue.in_order import heads_in_order, sizes_in_order
 from guest_agent.virtqueue.packed_area import PackedNote, PackedQueueArea
 from guest_agent.virtqueue.packed_descriptors import PackedDescriptors
+from guest_agent.virtqueue.prefix import are_first, true_prefix
 from guest_agent.virtqueue.queue import Used, UsedBatch
 from spec.layout import struct_of
 from spec.packed_area import NO_BATCH
@@ -74,17 +75,12 @@ class PackedUsed:
         written_size = size if flags & _WRITE else 0  # without WRITE the length is reserved
         if buffer_id >= self._size:
             raise self._violation(f"buffer id {buffer_id} in a queue of {self._size}", offset)
-        if not area.descriptor_count_words[buffer_id] or not self._is_published(buffer_id):
+        if not area.descriptor_count_words[buffer_id] or buffer_id in self._descriptors.added():
             raise self._violation(f"buffer id {buffer_id}, which the device does not hold", offset)
         if written_size > area.writable_size_words[buffer_id]:
             message = f"{written_size} bytes written into {area.writable_size_words[buffer_id]} writable ones"
             raise self._violation(message, offset)
         return buffer_id, written_size
-
-    def _is_published(self, buffer_id: int) -> bool:
-        notes, lap = self._notes, 2 * self._size
-        added = (notes[PackedNote.NEXT_AVAILABLE] - notes[PackedNote.PUBLISHED]) % lap
-        return (self._area.place_words[buffer_id] - notes[PackedNote.PUBLISHED]) % lap >= added
 
     def _next_in_order(self) -> tuple[int, int]:
         """Return id and written size of the oldest buffer, for which the next used descriptor may speak, too."""
@@ -141,16 +137,16 @@ class PackedUsed:
         area, first = self._area, self._notes[PackedNote.NEXT_USED]
         places = first + np.flatnonzero(self._used_in(np.arange(first, first + span)))
         ids, written_sizes = self._read(places)
-        ids = ids[: _prefix(ids < self._size)]
+        ids = ids[: true_prefix(ids < self._size)]
         written_sizes = written_sizes[: len(ids)]
         counts = area.descriptor_counts[ids].astype(np.int64)
-        clean = (counts > 0) & (written_sizes <= area.writable_sizes[ids].astype(np.int64)) & self._is_first(ids)
-        lap = 2 * self._size
-        added = (self._notes[PackedNote.NEXT_AVAILABLE] - self._notes[PackedNote.PUBLISHED]) % lap
-        clean &= (area.places[ids].astype(np.int64) - self._notes[PackedNote.PUBLISHED]) % lap >= added
+        clean = (counts > 0) & (written_sizes <= area.writable_sizes[ids].astype(np.int64)) & are_first(ids, self._size)
+        added = self._descriptors.added()
+        if added:
+            clean &= ~np.isin(ids, added)
         # Each stands as far behind the one before as that one's buffer has descriptors.
         clean &= places[: len(ids)] - first == np.cumsum(counts) - counts
-        count = _prefix(clean)
+        count = true_prefix(clean)
         return ids[:count], written_sizes[:count]
 
     def _in_order_prefix(self, span: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -161,14 +157,3 @@ class PackedUsed:
         ids, told_sizes = self._read(places)
         sizes = sizes_in_order(heads, told, ids, told_sizes, area.writable_sizes[heads].astype(np.int64))
         return heads[: len(sizes)], sizes
-
-    def _is_first(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Say for each id whether no earlier one equals it."""
-        order = np.arange(len(ids))
-        seen_at = np.empty(self._size, np.int64)
-        seen_at[ids[::-1]] = order[::-1]  # the last assignment stays
-        return np.equal(seen_at[ids], order)
-
-
-def _prefix(clean: npt.NDArray[np.bool_]) -> int:
-    return len(clean) if clean.all() else int(np.argmin(clean))

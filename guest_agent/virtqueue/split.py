@@ -7,22 +7,19 @@ import numpy.typing as npt
 
 from guest_agent.virtqueue.area import Note, QueueArea
 from guest_agent.virtqueue.descriptors import Descriptors
-from guest_agent.virtqueue.in_order import sizes_in_order
 from guest_agent.virtqueue.noted_area import whole_pages
 from guest_agent.virtqueue.queue import DriverAddresses, Used, UsedBatch
+from guest_agent.virtqueue.split_used import SplitUsed
 from spec.device import Feature
-from spec.layout import struct_of
-from spec.split_area import NO_BATCH, split_area
+from spec.split_area import split_area
 from spec.split_ring import (
-    USED_ELEMENT,
     AvailableFlag,
     UsedFlag,
     event_reached,
 )
-from vdev.errors import DeviceViolation
 from vdev.events import SILENT, ChainsMadeAvailable, Emitter, UsedCollected
 from vdev.memory import GuestMemory
-from vdev.memory.order import full_fence, load_fence, store_fence
+from vdev.memory.order import full_fence, store_fence
 
 __all__ = ["SplitDriverQueue"]
 
@@ -37,11 +34,6 @@ _FLAGS, _IDX = 0, 1
 
 # Plain integers: an IntFlag operation costs as much as the rest of a descriptor.
 _NO_INTERRUPT, _NO_NOTIFY = int(AvailableFlag.NO_INTERRUPT), int(UsedFlag.NO_NOTIFY)
-
-_USED_SIZE: int = USED_ELEMENT.sizeof()
-_unpack_used = struct_of(USED_ELEMENT).unpack_from
-
-_USED_RING = "The Virtqueue Used Ring"
 
 
 class SplitDriverQueue:
@@ -59,10 +51,10 @@ class SplitDriverQueue:
         self._events = events
         self._notes = area.notes
         self._event_idx = bool(area.features >> Feature.EVENT_IDX & 1)
-        self._in_order = bool(area.features >> Feature.IN_ORDER & 1)
-        self._descriptors = Descriptors(
-            area, indirect=bool(area.features >> Feature.INDIRECT_DESC & 1), in_order=self._in_order
-        )
+        in_order = bool(area.features >> Feature.IN_ORDER & 1)
+        indirect = bool(area.features >> Feature.INDIRECT_DESC & 1)
+        self._descriptors = Descriptors(area, indirect=indirect, in_order=in_order)
+        self._used = SplitUsed(area, self._descriptors, number, in_order=in_order)
 
     @staticmethod
     def area_size(size: int, indirect_capacity: int = 0) -> int:
@@ -175,168 +167,36 @@ class SplitDriverQueue:
 
     def has_used(self) -> bool:
         """Say whether the device has given back a buffer that was not collected."""
-        return self._area.used[_IDX] != self._notes[Note.LAST_USED]
+        return self._used.is_there()
 
     def collect(self) -> Used | None:
         """Take the next used buffer back, or None."""
-        if not self._pending_count():
+        if not self._used.pending_count():
             return None
-        used = self._take()
+        used = self._used.take()
         self._arm_calls(self._notes[Note.LAST_USED])
         self._tell_collected([used.head])
         return used
 
-    def _take(self) -> Used:
-        area = self._area
-        head, written_size = self._next_in_order() if self._in_order else self._used_entry()
-        used = Used(area.token_words[head], written_size, head)
-        self._descriptors.release(head)
-        self._note_collected(1)
-        return used
-
-    def _used_entry(self) -> tuple[int, int]:
-        """Return head and written size of the next used entry, checked."""
-        load_fence()
-        area = self._area
-        place = self._notes[Note.LAST_USED] & (self.size - 1)
-        head, written_size = _unpack_used(area.used_bytes, area.used_ring_offset + _USED_SIZE * place)
-        if head >= self.size:
-            raise DeviceViolation(
-                _USED_RING, f"id {head} in a table of {self.size}", queue=self.number, descriptor=head
-            )
-        if not area.descriptor_count_words[head] or head in self._unpublished_heads():
-            raise DeviceViolation(_USED_RING, "an id that the device does not hold", queue=self.number, descriptor=head)
-        writable_size = area.writable_size_words[head]
-        if written_size > writable_size:
-            raise DeviceViolation(
-                _USED_RING,
-                f"{written_size} bytes written into {writable_size} writable ones",
-                queue=self.number,
-                descriptor=head,
-            )
-        return head, written_size
-
-    def _next_in_order(self) -> tuple[int, int]:
-        """Return head and written size of the oldest chain, for which the next used entry may speak, too."""
-        notes = self._notes
-        oldest = notes[Note.OLDEST_DESCRIPTOR]
-        last, written_size = notes[Note.BATCH_HEAD], notes[Note.BATCH_WRITTEN_SIZE]
-        if last == NO_BATCH:
-            last, written_size = self._used_entry()
-            if last == oldest:
-                return last, written_size
-            if last not in self._descriptors.oldest(self._pending_count()):
-                message = "an id that idx does not cover, with IN_ORDER"
-                raise DeviceViolation(_USED_RING, message, queue=self.number, descriptor=last)
-            notes[Note.BATCH_HEAD], notes[Note.BATCH_WRITTEN_SIZE] = last, written_size
-        if last == oldest:
-            notes[Note.BATCH_HEAD] = NO_BATCH
-            return last, written_size
-        # One that was passed over counts as written completely.
-        return oldest, self._area.writable_size_words[oldest]
-
     def collect_batch(self, limit: int | None = None) -> UsedBatch:
         """Take all used buffers back, or the first `limit`; those behind a violation are left."""
-        area, last_used = self._area, self._notes[Note.LAST_USED]
         count = self._pending_count_and_arm(self.size if limit is None else limit)
-        if count < _SMALL_BATCH:
-            return self._take_one_by_one(count)
-        if self._in_order:
-            return self._collect_in_order(count)
-        load_fence()
-        entries = area.used_ring[self._ring_places(last_used, count)]
-        heads, written_sizes = entries["id"].astype(np.int64), entries["len"].astype(np.int64)
-        count = _prefix(heads < self.size)
-        heads, written_sizes = heads[:count], written_sizes[:count]
-        clean = (area.descriptor_counts[heads] > 0) & (written_sizes <= area.writable_sizes[heads].astype(np.int64))
-        clean &= self._is_first(heads)
-        unpublished = self._unpublished_heads()
-        if unpublished:
-            clean &= ~np.isin(heads, unpublished)
-        count = _prefix(clean)
-        if not count:
-            return self._take_one_by_one(1)
-        heads = heads[:count]
-        batch = UsedBatch(area.tokens[heads], written_sizes[:count], heads)
-        self._descriptors.release_batch(heads)
-        self._note_collected(count)
-        self._tell_collected(heads.tolist())
+        batch = self._used.take_many(count) if count >= _SMALL_BATCH else None
+        if batch is None:
+            # Either there are few of them, or one in front that only this way can take, or name.
+            batch = self._used.take_one_by_one(count)
+        self._tell_collected(batch.heads.tolist())
         return batch
-
-    def _collect_in_order(self, count: int) -> UsedBatch:
-        area, pending_count = self._area, self._pending_count()
-        if self._notes[Note.BATCH_HEAD] != NO_BATCH or count < pending_count:
-            return self._take_one_by_one(count)
-        load_fence()
-        heads = self._descriptors.oldest(count)
-        entries = area.used_ring[self._ring_places(self._notes[Note.LAST_USED], count)]
-        writable_sizes = area.writable_sizes[heads].astype(np.int64)
-        written_sizes = sizes_in_order(
-            heads,
-            np.ones(count, np.bool_),
-            entries["id"].astype(np.int64),
-            entries["len"].astype(np.int64),
-            writable_sizes,
-        )
-        if not len(written_sizes):
-            return self._take_one_by_one(1)
-        heads = heads[: len(written_sizes)]
-        batch = UsedBatch(area.tokens[heads], written_sizes, heads)
-        self._descriptors.release_batch(heads)
-        self._note_collected(len(heads))
-        self._tell_collected(heads.tolist())
-        return batch
-
-    def _take_one_by_one(self, count: int) -> UsedBatch:
-        taken: list[Used] = []
-        for _ in range(count):
-            try:
-                taken.append(self._take())
-            except DeviceViolation:
-                if taken:
-                    break  # It is in front now, and the next call raises it.
-                raise
-        self._tell_collected([used.head for used in taken])
-        return UsedBatch(
-            np.array([used.token for used in taken], np.uint64),
-            np.array([used.written_size for used in taken], np.int64),
-            np.array([used.head for used in taken], np.int64),
-        )
-
-    def _pending_count(self) -> int:
-        notes = self._notes
-        count = (self._area.used[_IDX] - notes[Note.LAST_USED]) & 0xFFFF
-        held_count = (notes[Note.PUBLISHED] - notes[Note.LAST_USED]) & 0xFFFF
-        if count > held_count:
-            raise DeviceViolation(
-                _USED_RING,
-                f"idx moved by {count}, but the device holds {held_count} chains",
-                queue=self.number,
-                address=self.addresses.device,
-            )
-        return count
 
     def _pending_count_and_arm(self, limit: int) -> int:
         """Return how many buffers to take, such that whatever is used behind them calls."""
-        count = min(self._pending_count(), limit)
+        count = min(self._used.pending_count(), limit)
         while count > 0 and self._event_idx and self._notes[Note.CALLS_ENABLED]:
             self._arm_calls((self._notes[Note.LAST_USED] + count) & 0xFFFF)
-            before, count = count, min(self._pending_count(), limit)
+            before, count = count, min(self._used.pending_count(), limit)
             if count <= before:
                 break
         return count
-
-    def _unpublished_heads(self) -> list[int]:
-        published = self._notes[Note.PUBLISHED]
-        count = (self._notes[Note.NEXT_AVAILABLE] - published) & 0xFFFF
-        if not count:
-            return []
-        heads: list[int] = self._area.available_ring[self._ring_places(published, count)].tolist()
-        return heads
-
-    def _note_collected(self, count: int) -> None:
-        self._notes[Note.LAST_USED] = (self._notes[Note.LAST_USED] + count) & 0xFFFF
-        self._area.mark_notes()
 
     def _tell_collected(self, heads: list[int]) -> None:
         if self._events.listening and heads:
@@ -386,18 +246,5 @@ class SplitDriverQueue:
             self._area.store_available_word(self._area.used_event_word, index)
             full_fence()
 
-    # Ring arithmetic
-
     def _ring_places(self, index: int, count: int) -> npt.NDArray[np.int64]:
         return np.arange(index, index + count) & (self.size - 1)
-
-    def _is_first(self, heads: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Say for each head whether no earlier one equals it."""
-        order = np.arange(len(heads))
-        seen_at = np.empty(self.size, np.int64)
-        seen_at[heads[::-1]] = order[::-1]  # the last assignment stays
-        return np.equal(seen_at[heads], order)
-
-
-def _prefix(clean: npt.NDArray[np.bool_]) -> int:
-    return len(clean) if clean.all() else int(np.argmin(clean))
