@@ -11,15 +11,13 @@ from spec.device import DeviceStatus, Feature
 from vdev.device import Device
 from vdev.errors import DriverViolation, FrontEndViolation
 from vdev.negotiation import feature_violation
+from vdev.vhost_user.ring_base import FRESH_PACKED, FRESH_SPLIT, ring_base
 from vdev.vhost_user.vring import Vring
 from vdev.virtqueue.queue import DeviceQueue
 
 __all__ = ["BringUp"]
 
 _DRIVER = DeviceStatus.ACKNOWLEDGE | DeviceStatus.DRIVER
-_FRESH_SPLIT = frozenset({0})
-_FRESH_PACKED = frozenset({0x8000, 0x8000_8000})
-"""Position 0 with the wrap counter 1, for the available side alone or for both."""
 
 
 class BringUp:
@@ -86,7 +84,7 @@ class BringUp:
         assert self.features is not None
         device, fresh = self._device, self._fresh_bases
         if not device.queues:
-            bases = [other.base for other in set_up if other.base is not None]
+            bases = [base for other in set_up if (base := self._base(other)) is not None]
             if device.status & DeviceStatus.DRIVER_OK and not self._keeps_state and fresh.issuperset(bases):
                 self._begin_anew()
             self._keeps_state = False
@@ -98,7 +96,8 @@ class BringUp:
         if queue is None:
             return None
         try:
-            queue.start_from(max(fresh) if ring.base is None else ring.base)
+            base = self._base(ring)
+            queue.start_from(max(fresh) if base is None else base)
         except ValueError as error:
             device.stop_queue(ring.number)
             raise FrontEndViolation("Vring descriptor indices", str(error), queue=ring.number) from error
@@ -122,9 +121,15 @@ class BringUp:
             self._device.stop_queue(ring.number)
 
     @property
+    def _is_packed(self) -> bool:
+        return self.features is not None and bool(self.features >> Feature.RING_PACKED & 1)
+
+    @property
     def _fresh_bases(self) -> frozenset[int]:
-        packed = self.features is not None and self.features >> Feature.RING_PACKED & 1
-        return _FRESH_PACKED if packed else _FRESH_SPLIT
+        return FRESH_PACKED if self._is_packed else FRESH_SPLIT
+
+    def _base(self, ring: Vring) -> int | None:
+        return ring_base(ring, self._device.memory, packed=self._is_packed)
 
     # Configuration space, which the driver may write before its features are told here
 
