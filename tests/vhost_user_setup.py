@@ -250,8 +250,10 @@ async def served(device, *, back_end=None, make=FrontEnd, **options):
     gone = trio.Event()
 
     async def serve():
-        await back_end.serve_connection(theirs)
-        gone.set()
+        try:
+            await back_end.serve_connection(theirs)
+        finally:
+            gone.set()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
@@ -259,7 +261,7 @@ async def served(device, *, back_end=None, make=FrontEnd, **options):
             yield front_end
         finally:
             front_end.close()
-            with trio.fail_after(PATIENCE), trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True), trio.fail_after(PATIENCE):
                 await gone.wait()
             nursery.cancel_scope.cancel()
 
