@@ -3,15 +3,19 @@
 import numpy as np
 from construct import Bytes, Int32ul, Int64ul, Struct
 
-from guest_agent.drivers.block.slots import RequestSlots
+from guest_agent.drivers.block.slots import PAYLOAD_SIZE, RequestSlots
 from guest_agent.drivers.rings import ring_area_size
 from guest_agent.virtqueue.queue import NoQueueHere
+from spec.block import DATA_RANGE, BlockFeature
 from vdev.memory import PAGE_SIZE, GuestMemory
 
 __all__ = ["INDIRECT_CAPACITY", "SEGMENT_LIMIT", "STATE", "BlockArea"]
 
 _MAGIC = int.from_bytes(b"VBLK", "little")
 _REASON_SIZE = 256
+_NO_LIMIT = 0xFFFF_FFFF
+_SIZE_LIMIT = 1 << 30
+"""Bytes in a segment where the device names no limit."""
 
 SEGMENT_LIMIT = 32
 """The most segments of data in a request of this driver, also where the device allows more."""
@@ -96,3 +100,21 @@ class BlockArea:
     def ring_address(self, queue: int) -> int:
         """Return where the area of a queue's ring begins."""
         return self.slots_address(queue) + self._slots_size
+
+    def note_limits(self, config: dict[str, int], queue_size: int) -> None:
+        """Note what the device's configuration allows under the noted features, with queues of `queue_size`."""
+        features = self["features"]
+
+        def limit(feature: BlockFeature, field: str, otherwise: int) -> int:
+            return (config[field] or otherwise) if features >> feature & 1 else otherwise
+
+        # An indirect table has no more entries than the queue, either.
+        self["seg_max"] = min(limit(BlockFeature.SEG_MAX, "seg_max", 1), SEGMENT_LIMIT, queue_size - 2)
+        self["size_max"] = min(limit(BlockFeature.SIZE_MAX, "size_max", _SIZE_LIMIT), _SIZE_LIMIT)
+        self["capacity"] = config["capacity"]
+        for name, feature, prefix in (
+            ("discard", BlockFeature.DISCARD, "max_discard"),
+            ("zeroes", BlockFeature.WRITE_ZEROES, "max_write_zeroes"),
+        ):
+            self[f"{name}_sectors_max"] = limit(feature, f"{prefix}_sectors", _NO_LIMIT)
+            self[f"{name}_ranges_max"] = min(limit(feature, f"{prefix}_seg", 1), PAYLOAD_SIZE // DATA_RANGE.sizeof())

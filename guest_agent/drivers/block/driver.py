@@ -1,16 +1,14 @@
 """The block driver: requests go in with `submit_...`, and come back from `collect` (virtio 1.4, "Block Device")."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
-from guest_agent.drivers.block.area import INDIRECT_CAPACITY, SEGMENT_LIMIT, BlockArea
+from guest_agent.drivers.block.area import BlockArea
 from guest_agent.drivers.block.parts import Limits, Part, Segments, split_ranges, split_transfer
-from guest_agent.drivers.block.slots import PAYLOAD_SIZE, RequestSlots
-from guest_agent.drivers.rings import attach_ring, make_ring, usable_queue_size
+from guest_agent.drivers.block.request_queue import Completion, RequestQueue
+from guest_agent.drivers.rings import usable_queue_size
 from guest_agent.transport import DeviceRefused, Transport
-from guest_agent.virtqueue.queue import DriverQueue, QueueFull
 from spec.block import (
     CONFIG,
     DATA_RANGE,
@@ -18,7 +16,6 @@ from spec.block import (
     SECTOR_SHIFT,
     BlockFeature,
     RangeFlag,
-    RequestStatus,
     RequestType,
 )
 from spec.device import DeviceStatus, Feature, feature_mask
@@ -51,32 +48,7 @@ BLOCK_DRIVER_FEATURES = feature_mask(
 )
 """Every feature that this driver knows how to use."""
 
-_CLAUSE = "Block Device / Device Operation"
 _RANGE = dtype_of(DATA_RANGE)
-_NO_LIMIT = 0xFFFF_FFFF
-_SIZE_LIMIT = 1 << 30
-"""Bytes in a segment where the device names no limit."""
-# To look a member up costs a tenth of calling the enumeration.
-_TYPES = {int(kind): kind for kind in RequestType}
-_STATUSES = {int(status): status for status in RequestStatus}
-
-
-class Completion(NamedTuple):
-    """A request that is done: the token it was submitted with, what it asked for, its status.
-
-    Of several device requests that a submitted one became, the worst status counts. `data` is the device's id for
-    GET_ID, without the zeros behind it, and empty otherwise.
-    """
-
-    token: int
-    kind: RequestType
-    status: RequestStatus
-    data: bytes = b""
-
-    @property
-    def failed(self) -> bool:
-        """Whether the device did not do it."""
-        return self.status is not RequestStatus.OK
 
 
 class BlockDriver:
@@ -98,19 +70,17 @@ class BlockDriver:
         self,
         area: BlockArea,
         transport: Transport,
-        queues: Sequence[DriverQueue],
-        slots: Sequence[RequestSlots],
+        requests: Sequence[RequestQueue],
         events: Emitter,
     ) -> None:
-        self.queues = tuple(queues)
+        self.queues = tuple(queue.ring for queue in requests)
         """The request queues in use, by number; look at `free_count`, or ask for calls."""
         self._area = area
         self._transport = transport
-        self._slots = tuple(slots)
+        self._requests = tuple(requests)
         self._events = events
         self._features = area["features"]
         self._limits = Limits(area["size_max"], area["seg_max"])
-        self._is_indirect = bool(self._features >> Feature.INDIRECT_DESC & 1)
         # Looked at for each request, so read once: the area has them, too.
         self._capacity = area["capacity"]
         self._gave_up = area.reason
@@ -146,19 +116,17 @@ class BlockDriver:
         config = transport.read_config(CONFIG)
         has_queues = features >> BlockFeature.MQ & 1
         area["queue_count"] = min(queue_count, config["num_queues"] if has_queues else 1)
-        queues, slots = [], []
+        queues: list[RequestQueue] = []
         for number in range(area["queue_count"]):
             size = usable_queue_size(queue_size, transport.queue_size_max(number))
             if size < 3:
                 raise transport.fail(f"queue {number} has at most {size} descriptors: no room for a request")
-            ring = area.ring_address(number)
-            queues.append(make_ring(memory, number, size, ring, features, events, INDIRECT_CAPACITY))
-            slots.append(RequestSlots.create(memory, area.slots_address(number), size))
-            transport.set_up_queue(number, queues[number].addresses)
+            queues.append(RequestQueue.create(area, number, size, events))
+            transport.set_up_queue(number, queues[number].ring.addresses)
         if not queues:
             raise transport.fail("a block device without a queue")
-        _note_limits(area, config, min(queue.size for queue in queues))
-        driver = cls(area, transport, queues, slots, events)
+        area.note_limits(config, min(queue.ring.size for queue in queues))
+        driver = cls(area, transport, queues, events)
         transport.drive()
         return driver
 
@@ -171,15 +139,8 @@ class BlockDriver:
         Raises NoQueueHere if there is none.
         """
         area = BlockArea.find(memory, area_address)
-        numbers = range(area["queue_count"])
-        queues = [
-            attach_ring(memory, number, area.ring_address(number), area["features"], events) for number in numbers
-        ]
-        slots = [
-            RequestSlots(memory, area.slots_address(number), queue.size)
-            for number, queue in zip(numbers, queues, strict=True)
-        ]
-        return cls(area, transport, queues, slots, events)
+        queues = [RequestQueue.attach(area, number, events) for number in range(area["queue_count"])]
+        return cls(area, transport, queues, events)
 
     # What is known of the disk
 
@@ -291,32 +252,7 @@ class BlockDriver:
     ) -> None:
         if self._gave_up is not None:
             raise DeviceRefused(f"the block device was given up: {self._gave_up}")
-        if not 0 <= token < 1 << 64:
-            raise ValueError(f"token {token} is not a 64-bit number")
-        queue, slots = self.queues[number], self._slots[number]
-        self._check_room(queue, slots, parts)
-        gives = kind is RequestType.IN or kind is RequestType.GET_ID
-        leader: int | None = None
-        for position, (sector, segments, size) in enumerate(parts):
-            slot = slots.take(kind, sector, size if gives else 0, leader, token, len(parts))
-            if not segments and size:
-                segments = (slots.payload(slot, size),)
-                if payloads:
-                    slots.store_payload(slot, payloads[position])
-            header, status = slots.header(slot), slots.status_byte(slot)
-            if gives:
-                queue.add((header,), (*segments, status), slot)
-            else:
-                queue.add((header, *segments), (status,), slot)
-            leader = slot if leader is None else leader
-        slots.mark()
-
-    def _check_room(self, queue: DriverQueue, slots: RequestSlots, parts: Sequence[Part]) -> None:
-        needed = len(parts) if self._is_indirect else sum([len(part.segments or (0,)) + 2 for part in parts])
-        if needed > queue.size:
-            raise ValueError(f"a request that needs {needed} descriptors of a queue of {queue.size}")
-        if needed > queue.free_count or len(parts) > slots.free_count:
-            raise QueueFull(f"{needed} descriptors needed, {queue.free_count} free")
+        self._requests[number].submit(kind, parts, token, payloads)
 
     # Collecting
 
@@ -330,32 +266,13 @@ class BlockDriver:
         done: list[Completion] = []
         if self._gave_up is not None:
             return done
-        numbers: Iterable[int] = range(len(self.queues)) if queue is None else (queue,)
         try:
-            for number in numbers:
-                self._collect_from(number, done)
+            for requests in self._requests if queue is None else (self._requests[queue],):
+                requests.collect(done)
         except DeviceViolation as violation:
             self._give_up(violation)
             raise
         return done
-
-    def _collect_from(self, number: int, done: list[Completion]) -> None:
-        queue, slots = self.queues[number], self._slots[number]
-        while len((batch := queue.collect_batch()).tokens):
-            for slot, written_size in zip(batch.tokens.tolist(), batch.written_sizes.tolist(), strict=True):
-                status = slots.status(slot)
-                needed_size = 1 if status else slots.data_size(slot) + 1
-                if status not in _STATUSES or written_size < needed_size:
-                    raise DeviceViolation(
-                        _CLAUSE, f"a request came back with status {status} and {written_size} bytes", queue=number
-                    )
-                finished = slots.finish(slot, status)
-                if finished is not None:
-                    token, kind, worst, leader = finished
-                    is_id = kind == RequestType.GET_ID
-                    data = slots.load_payload(leader, ID_SIZE).rstrip(b"\0") if is_id else b""
-                    done.append(Completion(token, _TYPES[kind], _STATUSES[worst], data))
-            slots.mark()
 
     # What a guest asks of any driver
 
@@ -396,22 +313,3 @@ class BlockDriver:
         self._transport.set_status(DeviceStatus.FAILED)
         self._area.reason = reason
         self._gave_up = self._area.reason
-
-
-def _note_limits(area: BlockArea, config: dict[str, int], queue_size: int) -> None:
-    features = area["features"]
-
-    def limit(feature: BlockFeature, field: str, otherwise: int) -> int:
-        return (config[field] or otherwise) if features >> feature & 1 else otherwise
-
-    # An indirect table has no more entries than the queue, either.
-    area["seg_max"] = min(limit(BlockFeature.SEG_MAX, "seg_max", 1), SEGMENT_LIMIT, queue_size - 2)
-    area["size_max"] = min(limit(BlockFeature.SIZE_MAX, "size_max", _SIZE_LIMIT), _SIZE_LIMIT)
-    area["capacity"] = config["capacity"]
-    ranges_max = PAYLOAD_SIZE // _RANGE.itemsize
-    for name, feature, prefix in (
-        ("discard", BlockFeature.DISCARD, "max_discard"),
-        ("zeroes", BlockFeature.WRITE_ZEROES, "max_write_zeroes"),
-    ):
-        area[f"{name}_sectors_max"] = limit(feature, f"{prefix}_sectors", _NO_LIMIT)
-        area[f"{name}_ranges_max"] = min(limit(feature, f"{prefix}_seg", 1), ranges_max)
