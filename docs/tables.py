@@ -9,9 +9,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from host_migrator.rounds import PHASES
+from spec.vhost_user import FRONT_END_REQUESTS
 from vdev.devices.balloon import HINT_TRANSITIONS
 from vdev.events import EVENT_TYPES
 from vdev.negotiation import STATUS_STEPS
+from vdev.vhost_user.phases import RULES, Phase
 
 __all__ = ["DOCUMENTS", "with_tables"]
 
@@ -52,7 +54,25 @@ def _phases() -> str:
     return _rows(("phase", "what may follow"), ("---",) * 2, *rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"events": _events, "status": _status, "hints": _hints, "phases": _phases}
+def _vhost_user() -> str:
+    rows = []
+    for request, rule in RULES.items():
+        phases = "always" if len(rule.phases) == len(Phase) else " or ".join(p.value for p in Phase if p in rule.phases)
+        ring = "; its ring is stopped" if rule.ring_stopped else ""
+        needs = FRONT_END_REQUESTS[request].needs
+        rows.append((f"`{request.name}`", f"`{needs.name}`" if needs else "", phases + ring, rule.refusal.value))
+    return _rows(
+        ("message", "protocol feature", "legal", "where it is not, or asks for what cannot be"), ("---",) * 4, *rows
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "events": _events,
+    "status": _status,
+    "hints": _hints,
+    "phases": _phases,
+    "vhost_user": _vhost_user,
+}
 
 
 def with_tables(document: str) -> str:
