@@ -7,6 +7,7 @@ import guest_agent.virtqueue.packed as driver_side
 import guest_agent.virtqueue.packed_used as driver_used
 import vdev.virtqueue.packed as device_side
 import vdev.virtqueue.packed_batch as device_batch
+import vdev.virtqueue.packed_ring as ring_side
 from guest_agent.virtqueue import NoQueueHere, PackedDriverQueue, QueueFull, SplitDriverQueue, Used, attach_driver_queue
 from guest_agent.virtqueue.packed_area import PackedQueueArea
 from spec.packed_area import packed_area
@@ -488,3 +489,51 @@ def test_every_step_is_an_event():
         ChainsUsed(0, (last,), (0,)),
         UsedCollected(0, (last,)),
     ]
+
+
+# Nothing is seen before all of it is there
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_the_driver_sees_nothing_of_a_batch_before_its_last_store(in_order, monkeypatch):
+    ends = make_ends(40, packed=True, in_order=in_order)
+    looks = []
+    monkeypatch.setattr(ring_side, "store_fence", lambda: looks.append(ends.driver.has_used()))
+    for _ in range(3):  # round the end, too
+        fill(ends, 30)
+        ends.driver.publish()
+        heads = ends.device.pop_batch().heads
+        ends.device.push(int(heads[0]), 7)
+        assert ends.driver.collect() is not None
+        ends.device.push_batch(heads[1:], np.full(29, 7))
+        assert len(ends.driver.collect_batch().heads) == 29
+    assert len(looks) >= 6
+    assert not any(looks)
+
+
+def test_the_device_sees_nothing_of_a_batch_before_its_last_store(monkeypatch):
+    ends = make_ends(40, packed=True)
+    looks = []
+    monkeypatch.setattr(driver_side, "store_fence", lambda: looks.append(ends.device.has_available()))
+    for _ in range(3):
+        fill(ends, 20)
+        ends.driver.add([(0, 1)] * 3, [(8, 1)], 99, indirect=False)
+        ends.driver.publish()
+        batch = ends.device.pop_batch()
+        assert len(batch) == 21
+        ends.device.push_batch(batch.heads, np.zeros(21, np.int64))
+        ends.driver.collect_batch()
+    assert looks == [False] * 3
+
+
+def test_an_event_that_was_reached_laps_ago_does_not_notify_once_more():
+    ends = make_ends(4, packed=True)
+    ends.device.enable_kicks()
+    ends.driver.enable_calls()
+    for _ in range(9):  # each side takes all, and so waits for what comes next; nobody asks whether to notify
+        fill(ends, 2)
+        ends.driver.publish()
+        ends.device.push_batch(ends.device.pop_batch().heads, np.zeros(2, np.int64))
+        assert len(ends.driver.collect_batch().heads) == 2
+    assert not ends.driver.should_kick()
+    assert not ends.device.should_call()
