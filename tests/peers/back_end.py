@@ -17,7 +17,7 @@ from vdev.memory import GuestMemory
 from vdev.vhost_user.server import BackEnd, listen
 
 # What a guest is waited for, seconds: generous, for a slow machine is not a failure.
-PATIENCE = 120
+PATIENCE = 60
 
 RING_BITS = feature_mask(*Feature)
 
@@ -104,9 +104,10 @@ class ServedBalloon:
         return taken
 
 
-def served_block(path, *ring_features, **options):
+def served_block(path, *ring_features, read_only=False, **options):
     """A disk whose sectors are the file ``path``."""
-    return with_ring_features(BlockDevice(GuestMemory.absent(), BlockFile.open(path), **options), *ring_features)
+    file = BlockFile.open(path, read_only=read_only)
+    return with_ring_features(BlockDevice(GuestMemory.absent(), file, **options), *ring_features)
 
 
 class CountedBytes:

@@ -10,8 +10,8 @@ import trio
 from peers import image, parts
 
 # Generous: a guest that is only slow is not a failure, and one that hangs says what it printed.
-BOOT_LIMIT = 120
-COMMAND_LIMIT = 120
+BOOT_LIMIT = 60
+COMMAND_LIMIT = 60
 
 
 class GuestFailed(AssertionError):

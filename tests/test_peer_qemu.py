@@ -1,0 +1,190 @@
+"""Linux under QEMU drives our devices over vhost-user, on every format of ring, on two kernels and two QEMUs."""
+
+import hashlib
+import random
+
+import pytest
+from peers import guest, image, parts
+from peers.back_end import CountedBytes, ServedBalloon, served_block, served_entropy, serving, until
+from peers.have import have
+
+from spec.balloon import BalloonFeature, StatisticTag
+from spec.block import CONFIG
+from spec.device import Feature
+
+pytestmark = pytest.mark.process
+
+MIB = 1 << 20
+BLOCK_PAGES = 4 * MIB // 4096
+QUEUE_SIZE = 64
+SLACK = 16 * MIB
+
+FORMATS = {
+    "split": (),
+    "split, event index, indirect": (Feature.EVENT_IDX, Feature.INDIRECT_DESC),
+    "packed": (Feature.RING_PACKED,),
+    "packed, event index, indirect": (Feature.RING_PACKED, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
+    "split in order": (Feature.IN_ORDER, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
+    "packed in order": (Feature.IN_ORDER, Feature.RING_PACKED, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
+}
+
+
+def generic_devices(*devices):
+    """QEMU's options for its front end of any device number: (socket, device, bytes of config, queue size) each."""
+    options = []
+    for number, (socket, device, config_size, queue_size) in enumerate(devices):
+        options += ["-chardev", f"socket,id=vu{number},path={socket}", "-device"]
+        options.append(
+            f"{parts.GENERIC_DEVICE},virtio-id={int(device.device_id)},num_vqs={len(device.queue_sizes)},"
+            f"vq_size={queue_size},config_size={config_size},chardev=vu{number}"
+        )
+    return options
+
+
+async def negotiated(running, number):
+    """What the guest's driver says it negotiated for its virtio device ``number``."""
+    bits = (await running.run(f"cat /sys/bus/virtio/devices/virtio{number}/features")).strip()
+    return sum(1 << place for place, bit in enumerate(bits) if bit == "1")
+
+
+GUESTS = [
+    (kernel, name)
+    for kernel in (image.LINUX_6_12, image.LINUX_7_3)
+    for name in FORMATS
+    if (kernel, name) != (image.LINUX_6_12, "packed in order")  # declining it once is enough
+]
+
+
+@pytest.mark.peer_qemu
+@pytest.mark.parametrize(("kernel", "name"), GUESTS, ids=[f"{kernel.name}-{name}" for kernel, name in GUESTS])
+async def test_every_device_works_on_every_format_of_ring(kernel, name, tmp_path):
+    wanted = FORMATS[name]
+    balloon = ServedBalloon(*wanted)
+    content = random.Random(7).randbytes(16 * MIB)
+    (tmp_path / "disk").write_bytes(content)
+    disk = served_block(tmp_path / "disk", *wanted)
+    source = CountedBytes()
+    entropy = served_entropy(source, *wanted)
+    sockets = [tmp_path / which for which in ("balloon", "block", "entropy")]
+    options = generic_devices(
+        (sockets[0], balloon.device, 16, QUEUE_SIZE),
+        (sockets[1], disk, CONFIG.sizeof(), disk.queue_sizes[0]),  # as its seg_max has it
+        (sockets[2], entropy, 0, QUEUE_SIZE),
+    )
+    command = have(lambda: guest.qemu(kernel, *options, memory_mib=512))
+    async with (
+        serving(balloon.device, sockets[0]),
+        serving(disk, sockets[1]),
+        serving(entropy, sockets[2]),
+        guest.boot(command) as running,
+    ):
+        assert kernel.name.removeprefix("linux-") in running.kernel
+        for number, device in enumerate((balloon.device, disk, entropy)):
+            taken = set(wanted)
+            if kernel is image.LINUX_6_12:
+                taken.discard(Feature.IN_ORDER)  # it came to Linux later
+            if device is balloon.device:
+                taken.discard(Feature.INDIRECT_DESC)  # its driver does without allocations
+            for feature in (Feature.EVENT_IDX, Feature.INDIRECT_DESC, Feature.RING_PACKED, Feature.IN_ORDER):
+                assert device.has_feature(feature) == (feature in taken), (device.name, feature)
+            assert device.features == await negotiated(running, number)
+        await use_balloon(running, balloon)
+        await use_disk(running, content)
+        await use_entropy(running, source)
+        assert disk.failed_count == 0
+    disk.close()
+    check_disk(tmp_path / "disk", content)
+
+
+async def use_balloon(running, balloon):
+    memory = await running.memory()
+    statistics = await balloon.statistics()
+    assert statistics[StatisticTag.TOTAL_MEMORY] == memory["MemTotal"]
+    assert abs(statistics[StatisticTag.FREE_MEMORY] - memory["MemFree"]) <= SLACK
+
+    hints = await balloon.hints()
+    hinted = sum(end - first for first, end in hints) * 4096
+    assert 0.85 * memory["MemFree"] <= hinted <= memory["MemFree"] + SLACK
+    assert all(end - first == BLOCK_PAGES and first % BLOCK_PAGES == 0 for first, end in hints)
+    assert len(set(hints)) == len(hints) > QUEUE_SIZE  # the ring went round
+    assert abs(memory["MemFree"] - hinted - (await running.memory())["MemFree"]) <= SLACK
+    balloon.device.hinting.done()
+
+    async def is_back():
+        return (await running.memory())["MemFree"] >= memory["MemFree"] - SLACK
+
+    await until(is_back, "the guest has its free memory back")
+
+    await balloon.inflate(64 * MIB)
+    inflated = await running.memory()
+    assert abs(memory["MemFree"] - inflated["MemFree"] - 64 * MIB) <= SLACK
+    await balloon.inflate(0)
+
+    # The ring's size is what one report can name at most: 32 pieces.
+    await until(lambda: balloon.device.reporting.reported_count * 4096 >= 100 * MIB, "the guest reports free pages")
+    assert balloon.device.has_feature(BalloonFeature.PAGE_REPORTING)
+
+
+async def use_disk(running, content):
+    assert hashlib.sha256(content).hexdigest() in await running.run("sha256sum /dev/vda")
+    await running.run("dd if=/dev/vda of=/dev/vda bs=1M skip=8 count=4 conv=notrunc,fsync")
+
+
+def check_disk(path, content):
+    """What :func:`use_disk` wrote from inside is in the file, and nothing else has changed."""
+    got = path.read_bytes()
+    assert got[: 4 * MIB] == content[8 * MIB : 12 * MIB]
+    assert got[4 * MIB :] == content[4 * MIB :]
+
+
+async def use_entropy(running, source):
+    assert "virtio_rng.0" in await running.run("cat /sys/class/misc/hw_random/rng_current")
+    read = bytes.fromhex("".join((await running.run("head -c 1024 /dev/hwrng | od -An -v -tx1")).split()))
+    assert len(read) == 1024
+    assert all(read[at : at + 8] in source.given for at in range(0, len(read), 8))
+
+
+@pytest.mark.peer_qemu_7_2
+async def test_qemu_7_2_gives_its_guest_our_disk_and_our_entropy(tmp_path):
+    content = random.Random(8).randbytes(16 * MIB)
+    (tmp_path / "disk").write_bytes(content)
+    ring_features = (Feature.EVENT_IDX, Feature.INDIRECT_DESC)
+    disk = served_block(tmp_path / "disk", *ring_features, serial="vdev-7.2", queue_count=2)
+    source = CountedBytes()
+    entropy = served_entropy(source, *ring_features)
+    sockets = [tmp_path / which for which in ("block", "entropy")]
+    options = [
+        *("-chardev", f"socket,id=block,path={sockets[0]}", "-device", "vhost-user-blk-pci,chardev=block,num-queues=2"),
+        *("-chardev", f"socket,id=entropy,path={sockets[1]}", "-device", "vhost-user-rng-pci,chardev=entropy"),
+    ]
+    qemu_7_2 = have(lambda: parts.qemu_command(parts.BOOKWORM))
+    command = have(lambda: guest.qemu(image.LINUX_6_12, *options, command=qemu_7_2))
+    async with serving(disk, sockets[0]), serving(entropy, sockets[1]), guest.boot(command) as running:
+        assert disk.features == await negotiated(running, 0)
+        assert entropy.features == await negotiated(running, 1)
+        assert await running.run("cat /sys/block/vda/serial") == "vdev-7.2"
+        assert await running.run("cat /sys/block/vda/size") == f"{len(content) // 512}\n"
+        await use_disk(running, content)
+        await use_entropy(running, source)
+        assert disk.failed_count == 0
+    disk.close()
+    check_disk(tmp_path / "disk", content)
+
+
+@pytest.mark.peer_qemu_7_2
+async def test_a_read_only_disk_under_qemu_7_2_is_read_and_not_written(tmp_path):
+    content = random.Random(9).randbytes(4 * MIB)
+    (tmp_path / "disk").write_bytes(content)
+    disk = served_block(tmp_path / "disk", Feature.EVENT_IDX, read_only=True)
+    options = [
+        *("-chardev", f"socket,id=block,path={tmp_path}/s", "-device", "vhost-user-blk-pci,chardev=block,num-queues=1")
+    ]
+    qemu_7_2 = have(lambda: parts.qemu_command(parts.BOOKWORM))
+    command = have(lambda: guest.qemu(image.LINUX_6_12, *options, command=qemu_7_2))
+    async with serving(disk, tmp_path / "s"), guest.boot(command) as running:
+        assert await running.run("cat /sys/block/vda/ro") == "1\n"
+        assert hashlib.sha256(content).hexdigest() in await running.run("sha256sum /dev/vda")
+        with pytest.raises(guest.GuestFailed, match="dd"):
+            await running.run("dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=notrunc,fsync")
+    disk.close()
+    assert (tmp_path / "disk").read_bytes() == content
