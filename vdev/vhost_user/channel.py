@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from spec.vhost_user import BackEndRequest
@@ -15,9 +16,13 @@ _CONFIG_CHANGE = encode(BackEndRequest.CONFIG_CHANGE_MSG)
 
 
 class BackEndChannel:
-    """A socket that the front end gave, None before. Nothing is asked that needs a reply, so nothing is read."""
+    """A socket that the front end gave, none before. Nothing is asked that needs a reply, so nothing is read.
 
-    def __init__(self) -> None:
+    `before_close` is told of its descriptor, which somebody may wait on.
+    """
+
+    def __init__(self, before_close: Callable[[int], None]) -> None:
+        self._before_close = before_close
         self._socket: socket.socket | None = None
 
     @property
@@ -57,5 +62,6 @@ class BackEndChannel:
     def close(self) -> None:
         """Close it; a second call does nothing."""
         if self._socket is not None:
+            self._before_close(self._socket.fileno())
             self._socket.close()
             self._socket = None

@@ -18,9 +18,6 @@ _CLAUSE = "Virtio device config space"
 class Configuration:
     """The configuration space of `device`, and whether the front end knows it as it is."""
 
-    nothing: bytes = CONFIG.build({"offset": 0, "size": 0, "flags": 0, "payload": b""})
-    """The reply to a range that there is not."""
-
     def __init__(self, device: Device, bring_up: BringUp) -> None:
         self._device = device
         self._bring_up = bring_up

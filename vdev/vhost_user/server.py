@@ -12,9 +12,10 @@ from spec.vhost_user import FrontEndRequest
 from vdev.device import Device
 from vdev.errors import DriverViolation, FrontEndViolation, UserError
 from vdev.notify import BusyWait
+from vdev.vhost_user.dispatch import Answer
 from vdev.vhost_user.event_fd import EventFdGone
 from vdev.vhost_user.framing import Message, MessageDecoder, encode
-from vdev.vhost_user.session import Answer, Session
+from vdev.vhost_user.session import Session
 from vdev.vhost_user.state_carrier import StateCarrier
 from vdev.vhost_user.statistics import BackEndStatistics, QueueStatistics
 from vdev.vhost_user.vring import Vring

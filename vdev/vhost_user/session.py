@@ -5,18 +5,15 @@ is legal when, and what an illegal message gets.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from spec.device import Feature, feature_mask
 from spec.vhost_user import (
-    FRONT_END_REQUESTS,
     LOG_ALL,
-    NO_FD,
     PROTOCOL_FEATURES,
     U64,
     FrontEndRequest,
     ProtocolFeature,
-    RequestShape,
     protocol_feature_mask,
 )
 from vdev.device import Device
@@ -27,19 +24,19 @@ from vdev.vhost_user.bring_up import BringUp
 from vdev.vhost_user.channel import BackEndChannel
 from vdev.vhost_user.configuration import Configuration
 from vdev.vhost_user.device_state import DeviceStateTransfer
-from vdev.vhost_user.framing import Message, parse_payload, request_name
+from vdev.vhost_user.dispatch import Answer, Dispatch, Handler
+from vdev.vhost_user.framing import Message
 from vdev.vhost_user.inflight import Inflight
 from vdev.vhost_user.log import WriteLog
 from vdev.vhost_user.memory_table import MAX_SLOT_COUNT, MemoryTable, check_same_memory
-from vdev.vhost_user.phases import RULES, Phase, Refusal
+from vdev.vhost_user.phases import Phase
 from vdev.vhost_user.status import Status
 from vdev.vhost_user.vrings import Vrings
 
-__all__ = ["Answer", "Session"]
+__all__ = ["Session"]
 
 _R = FrontEndRequest
 _SESSION_FEATURES = feature_mask(PROTOCOL_FEATURES, LOG_ALL)
-_FAILURE = 1
 
 _ALWAYS_OFFERED = (
     ProtocolFeature.MQ,
@@ -52,20 +49,6 @@ _ALWAYS_OFFERED = (
     ProtocolFeature.STATUS,
     ProtocolFeature.DEVICE_STATE,
 )
-
-_OFFER_SUFFICES = frozenset({_R.GET_QUEUE_NUM})
-"""Legal once the feature was offered; the others need it agreed."""
-
-
-class Answer(NamedTuple):
-    """The reply to a request: its payload, and file descriptors that are closed when it has been sent."""
-
-    request: int
-    body: bytes
-    fds: tuple[int, ...] = ()
-
-
-_Handler = Callable[[Any, Message], bytes | Answer | None]
 
 
 class Session:
@@ -85,7 +68,7 @@ class Session:
         self.protocol_features: int | None = None
         """Those that are agreed, None before."""
         self.on_violation: Callable[[FrontEndViolation | DriverViolation], None] = lambda _: None
-        self.channel = BackEndChannel()
+        self.channel = BackEndChannel(before_close)
         self.bring_up = BringUp(device)
         self.configuration = Configuration(device, self.bring_up)
         self.status = Status(device)
@@ -112,9 +95,9 @@ class Session:
         self._hooks = device.call, device.announce_config
         device.call = self._call
         device.announce_config = self._config_changed
-        self._handlers = self._make_handlers()
+        self._dispatch = Dispatch(self._handlers(), self)
 
-    def _make_handlers(self) -> dict[FrontEndRequest, _Handler]:
+    def _handlers(self) -> dict[int, Handler]:
         return {
             _R.GET_FEATURES: self._get_features,
             _R.SET_FEATURES: self._set_features,
@@ -173,75 +156,20 @@ class Session:
         Raises FrontEndViolation when the connection must end: the message is bad, and there is no way to say so.
         """
         try:
-            return self._obey(message)
+            return self._dispatch.obey(message)
         except FrontEndViolation as violation:
-            if violation.request is None:
-                violation = self._placed(violation, message)
-            self.on_violation(violation)
-            answer = self._refusal(message, violation)
+            placed = self._dispatch.placed(violation, message)
+            self.on_violation(placed)
+            answer = self._dispatch.refusal(message)
             if answer is None:
-                raise violation from None
+                raise placed from None
             return answer
         finally:
             message.close()
 
-    def _obey(self, message: Message) -> Answer | None:
-        name = request_name(_R, message.request) or ""
-        if message.is_reply:
-            raise FrontEndViolation("Communication", "a reply, and nothing was asked", request=name)
-        handler = self._handlers.get(message.request)  # type: ignore[call-overload]
-        if handler is None:
-            raise FrontEndViolation("Front-end message types", "not spoken here", request=name)
-        request = _R(message.request)
-        shape, rule = FRONT_END_REQUESTS[request], RULES[request]
-        self._check_feature(request, shape)
-        if self.phase not in rule.phases:
-            raise FrontEndViolation("Communication", "not legal now", request=name, state=self.phase.value)
-        payload = parse_payload(message, shape, name, FrontEndViolation)
-        if rule.ring_stopped and (ring := self.rings.named(payload.index)).is_started:
-            raise FrontEndViolation("Ring states", "the ring is started", request=name, queue=ring.number)
-        result = handler(payload, message)
-        if isinstance(result, Answer):
-            return result
-        if result is not None:
-            return Answer(request, result)
-        return self._acknowledgement(message, 0)
-
-    def _check_feature(self, request: FrontEndRequest, shape: RequestShape) -> None:
-        if shape.needs is None:
-            return
-        has = self.offered_protocol_features if request in _OFFER_SUFFICES else self.protocol_features or 0
-        if not has >> shape.needs & 1:
-            raise FrontEndViolation(
-                "Protocol features", f"needs {shape.needs.name}, which is not agreed", request=request.name
-            )
-
-    def _placed(self, violation: FrontEndViolation, message: Message) -> FrontEndViolation:
-        return FrontEndViolation(
-            violation.statement,
-            violation.message,
-            request=request_name(_R, message.request),
-            state=self.phase.value,
-            queue=violation.queue,
-        )
-
-    def _acknowledgement(self, message: Message, value: int) -> Answer | None:
-        if message.needs_reply and self.agreed(ProtocolFeature.REPLY_ACK):
-            return Answer(message.request, U64.build({"value": value}))
-        return None
-
-    def _refusal(self, message: Message, violation: FrontEndViolation) -> Answer | None:
-        request = _R(message.request) if message.request in self._handlers else None
-        refusal = RULES[request].refusal if request is not None else Refusal.ACKNOWLEDGED
-        if message.is_reply or refusal is Refusal.CLOSED:
-            return None
-        if request is not None and refusal is not Refusal.ACKNOWLEDGED:
-            needs = FRONT_END_REQUESTS[request].needs
-            if needs is not None and self.agreed(needs):
-                if refusal is Refusal.EMPTY:
-                    return Answer(request, self.configuration.nothing)
-                return Answer(request, U64.build({"value": NO_FD | _FAILURE}))
-        return self._acknowledgement(message, _FAILURE)
+    def is_started(self, index: int) -> bool:
+        """Say whether the ring with this index is started. Raises FrontEndViolation if there is none."""
+        return self.rings.named(index).is_started
 
     @property
     def announcement_is_due(self) -> bool:
