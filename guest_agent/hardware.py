@@ -22,6 +22,9 @@ __all__ = ["Hardware", "HostGone", "ProcessExits"]
 
 _REPLY_SIZE = dtype_of(REPLY).itemsize
 
+_SLOT_PATIENCE = 20.0
+"""Seconds: less than a host waits for its guest to halt, so that the guest is heard when its back end is not."""
+
 
 class HostGone(VdevError):
     """The host closed the exit socket: there is nothing left to run on."""
@@ -141,7 +144,12 @@ class Hardware:
         """Return the devices that back ends serve, in the host's order. Raises BackEndLost."""
         return [
             VhostUserTransport(
-                memory, connection, device_id=device_id, name=f"the back end in slot {number}", events=events
+                memory,
+                connection,
+                device_id=device_id,
+                patience=_SLOT_PATIENCE,
+                name=f"the back end in slot {number}",
+                events=events,
             )
             for number, (device_id, connection) in enumerate(self._slots)
         ]

@@ -16,7 +16,7 @@ R = FrontEndRequest
 STATE = b"the device's own state " * 5000
 QUEUE_COUNT = 2
 CONFIG_BYTES = bytes(range(64))
-VERSION_1 = feature_mask(Feature.VERSION_1)
+OFFERED = feature_mask(Feature.VERSION_1, spec.LOG_ALL)
 
 
 class Answer:
@@ -31,7 +31,7 @@ class Answer:
 class ScriptedBackEnd:
     """Serves `sock` in a thread. `changes` maps a request to what makes its answer from the right one."""
 
-    def __init__(self, sock, changes=None, *, features=VERSION_1, protocol_features=None):
+    def __init__(self, sock, changes=None, *, features=OFFERED, protocol_features=None):
         self.requests = []
         self.channel = None
         self.kicks, self.calls, self.errs = {}, {}, {}
@@ -161,6 +161,8 @@ class ScriptedBackEnd:
                 (fd,) = message.take_fds()
                 self._begin_transfer(fd, payload.direction)
                 return Answer(reply(request, u64(spec.NO_FD)))
+            case R.SET_LOG_BASE:
+                return Answer(reply(request, u64(0)))
             case R.CHECK_DEVICE_STATE:
                 self._transfer.join(30)
                 return Answer(reply(request, u64(0)))

@@ -1,5 +1,7 @@
 """`vdev drive` as a user types it: disks read and changed, random bytes, a guest with a balloon, what goes wrong."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -196,8 +198,6 @@ class TestBalloon:
         assert f"vdev drive balloon: {path}: the back end closed the connection" in finished.stderr
 
     def test_its_line_says_what_changed_and_no_more(self):
-        import io
-
         now = [0.0]
         file = io.StringIO()
         display = LineDisplay(file, lambda: now[0])
@@ -275,7 +275,7 @@ def test_something_else_that_listens_is_no_back_end(vdev, tmp_path):
 
         def greet():
             connection, _ = listener.accept()
-            with connection:
+            with connection, contextlib.suppress(ConnectionResetError):
                 connection.sendall(b"220 mail.example.org ESMTP ready\r\n")
                 connection.recv(1000)
 

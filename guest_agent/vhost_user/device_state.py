@@ -6,6 +6,7 @@ import select
 from guest_agent.vhost_user.back_end import BackEnd
 from guest_agent.vhost_user.errors import BackEndRefused
 from spec.vhost_user import FrontEndRequest, MigrationPhase, ProtocolFeature, TransferDirection
+from vdev.errors import BackEndViolation
 
 __all__ = ["STATE_SIZE_MAX", "receive_state", "send_state"]
 
@@ -13,6 +14,7 @@ STATE_SIZE_MAX = 256 << 20
 """Bytes; a back end that has more to say is not believed."""
 
 _PIECE = 1 << 20
+_CLAUSE = "Migrating back-end state"
 
 
 def receive_state(back_end: BackEnd) -> bytes:
@@ -22,48 +24,61 @@ def receive_state(back_end: BackEnd) -> bytes:
     fd = _open(back_end, TransferDirection.SAVE)
     try:
         deadline = back_end.connection.deadline()
-        while True:
-            with back_end.trust():
-                back_end.connection.wait(fd, select.POLLIN, deadline, "send its state")
-            piece = os.read(fd, _PIECE)
-            if not piece:
-                break
+        while piece := _read(back_end, fd, deadline):
             pieces.append(piece)
             size += len(piece)
             if size > STATE_SIZE_MAX:
-                raise BackEndRefused("Migrating back-end state", f"the back end's state is over {STATE_SIZE_MAX} bytes")
+                raise BackEndRefused(_CLAUSE, f"the back end's state is over {STATE_SIZE_MAX} bytes")
     finally:
         os.close(fd)
     back_end.ask(FrontEndRequest.CHECK_DEVICE_STATE)
     return b"".join(pieces)
 
 
+def _read(back_end: BackEnd, fd: int, deadline: float) -> bytes:
+    with back_end.trust():
+        while True:
+            back_end.connection.wait(fd, select.POLLIN, deadline, "send its state")
+            try:
+                return os.read(fd, _PIECE)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise BackEndViolation(_CLAUSE, f"its state cannot be read: {error.strerror or error}") from error
+
+
 def send_state(back_end: BackEnd, state: bytes) -> None:
     """Give `state` to a back end whose rings are not started. Raises BackEndLost or BackEndRefused."""
     fd = _open(back_end, TransferDirection.LOAD)
     try:
-        os.set_blocking(fd, False)
         deadline = back_end.connection.deadline()
         rest = memoryview(state)
-        while rest:
-            with back_end.trust():
-                back_end.connection.wait(fd, select.POLLOUT, deadline, "take its state")
-            try:
-                rest = rest[os.write(fd, rest) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                # It has stopped reading; what it answers to the check says why.
-                break
+        while rest and (written_size := _write(back_end, fd, rest, deadline)):
+            rest = rest[written_size:]
     finally:
         os.close(fd)
     back_end.ask(FrontEndRequest.CHECK_DEVICE_STATE)
 
 
+def _write(back_end: BackEnd, fd: int, data: memoryview, deadline: float) -> int:
+    """Return how much was written: 0 if the back end has stopped reading, for what it answers then says why."""
+    with back_end.trust():
+        while True:
+            back_end.connection.wait(fd, select.POLLOUT, deadline, "take its state")
+            try:
+                return os.write(fd, data)
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                return 0
+            except OSError as error:
+                raise BackEndViolation(_CLAUSE, f"its state cannot be written: {error.strerror or error}") from error
+
+
 def _open(back_end: BackEnd, direction: TransferDirection) -> int:
     """Return our end of the transfer: of our own pipe, or what the back end gave instead."""
     if not back_end.has(ProtocolFeature.DEVICE_STATE):
-        raise BackEndRefused("Migrating back-end state", f"{back_end.name} does not give or take its state")
+        raise BackEndRefused(_CLAUSE, f"{back_end.name} does not give or take its state")
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     ours, theirs = (read_end, write_end) if direction is TransferDirection.SAVE else (write_end, read_end)
     try:
@@ -76,6 +91,8 @@ def _open(back_end: BackEnd, direction: TransferDirection) -> int:
     finally:
         os.close(theirs)
     if fd is None:
-        return ours
-    os.close(ours)
+        fd = ours
+    else:
+        os.close(ours)
+    os.set_blocking(fd, False)
     return fd

@@ -276,7 +276,7 @@ class ServedDevice:
 
     def wait_interrupt(self, seconds: float | None) -> bool:
         """Wait at most `seconds` (None: without end) for an interrupt; say whether `take_interrupt` has something."""
-        if self._pending:
+        if self._pending or self.lost is not None:
             return True
         poll = select.poll()
         for fd in self.filenos():
@@ -295,13 +295,11 @@ class ServedDevice:
         if in_error := self._rings.take_errors():
             self._ring_error = f"{self.name}: error on ring {', '.join(map(str, in_error))}"
             causes |= Interrupt.CONFIGURATION_CHANGE
-        if self.lost is None:
-            try:
-                changed = bool(self._back_end.take_config_changes())
-            except BackEndLost:
-                changed = True
-            if changed:
+        try:
+            if self._back_end.take_config_changes():
                 causes |= Interrupt.CONFIGURATION_CHANGE
+        except BackEndLost:
+            causes |= Interrupt.CONFIGURATION_CHANGE
         return causes
 
     def read_config(self, layout: construct.Construct) -> dict[str, int]:

@@ -82,7 +82,6 @@ LEGAL: dict[FrontEndRequest, frozenset[SessionState]] = {
         (
             _R.SET_MEM_TABLE,
             _R.ADD_MEM_REG,
-            _R.REM_MEM_REG,
             _R.SET_LOG_BASE,
             _R.SET_VRING_NUM,
             _R.SET_VRING_ADDR,
