@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,13 +16,17 @@ from cli_setup import CommandLine
 from rich.console import Console
 
 from guest_agent.vhost_user import VhostUserTransport
-from spec.device import DeviceId
+from spec.balloon import BalloonFeature
+from spec.device import DeviceId, Feature, feature_mask
 from vdev.cli.panel import LinePanel, LivePanel, render_snapshot
 from vdev.devices.entropy import EntropyDevice
+from vdev.devices.kind import Carrier
+from vdev.devices.registry import device_kind
 from vdev.errors import UserError
 from vdev.memory import GuestMemory, MemfdBacking, Region
 from vdev.run.device_class import load_device_class
 from vdev.run.serve import Snapshot
+from vdev.run.withheld_features import withhold_features
 from vdev.vhost_user.statistics import BackEndStatistics, QueueStatistics
 
 
@@ -47,6 +52,9 @@ REFUSALS = {
     "serve no_such_module:Mine --socket /tmp/s": "there is no module 'no_such_module'",
     "serve json:Mine --socket /tmp/s": "json has no class 'Mine' that is a vdev.device.Device",
     "serve vdev.devices.entropy:Device_ --socket /tmp/s": "it has EntropyDevice",
+    "serve entropy --socket /tmp/s --without STATS_VQ": "entropy offers no feature 'STATS_VQ'; leave out any of INDIR",
+    "serve balloon --socket /tmp/s --without STATS_VQ --without x": "any of MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM,",
+    "serve balloon --socket /tmp/s --without VERSION_1": "cannot do without VERSION_1: its driver would take it for",
     f"control {NOWHERE} status": "is `vdev serve` running?",
     f"control {NOWHERE} inflate lots": "not a size like 512MiB or 1GiB",
     f"control {NOWHERE} fly": "No such command 'fly'",
@@ -86,6 +94,29 @@ def test_what_the_users_code_raises_is_left_to_the_user(tmp_path):
         load_device_class(f"{path}:Mine")
 
 
+# Features that are left out
+
+
+def test_a_feature_that_is_left_out_is_not_offered_and_takes_its_queue_with_it():
+    memory = GuestMemory.private(1 << 20)
+    device = device_kind("balloon").make(memory, carrier=Carrier.VHOST_USER)
+    before = device.offered_features
+    assert [device.queue_name(number) for number in range(5)] == [
+        "inflate",
+        "deflate",
+        "statistics",
+        "free page",
+        "reporting",
+    ]
+    withhold_features(device, ("STATS_VQ", "ring-packed"))
+    assert device.offered_features == before & ~feature_mask(BalloonFeature.STATS_VQ, Feature.RING_PACKED)
+    assert [device.queue_name(number) for number in range(5)] == ["inflate", "deflate", "free page", "reporting", ""]
+    with pytest.raises(UserError, match="offers no feature 'RING_PACKED'; leave out any of MUST_TELL_HOST, DEFLATE"):
+        withhold_features(device, ("RING_PACKED",))
+    # Another device of the kind offers it still.
+    assert device_kind("balloon").make(memory, carrier=Carrier.VHOST_USER).offered_features == before
+
+
 # The panel
 
 
@@ -110,7 +141,7 @@ def a_snapshot(**changes):
         phase="running",
         features=1 << 32,
         protocol_features=1,
-        queues=(a_queue(0), a_queue(1, size=0, state="stopped")),
+        queues=(a_queue(0), a_queue(1, size=0, state="stopped, disabled", is_served=False)),
         request_count=20,
         front_end_violation_count=0,
         driver_violation_count=0,
@@ -141,12 +172,25 @@ def shown(snapshot, width=100):
 
 def test_the_panel_says_who_is_there_what_was_agreed_and_what_each_queue_did():
     text = shown(a_snapshot())
-    assert "entropy  front end 1, running" in text
+    assert text.startswith("entropy at /tmp/e.sock, 1.50 s\n")
+    assert "front end  number 1, running" in text
+    assert "not taken  EVENT_IDX" in text
     assert "VERSION_1" in text
     assert "MQ" in text
     assert [line.split() for line in text.splitlines() if line.split()[:1] == ["0"]] == [
-        ["0", "256", "12", "3", "14,000", "started,", "enabled"]
+        ["0", "256", "12", "3", "14,000", "served"]
     ]
+    assert [line.split() for line in text.splitlines() if line.split()[:1] == ["1"]] == [
+        ["1", "-", "12", "3", "14,000", "stopped,", "disabled"]
+    ]
+
+
+def test_the_panel_and_the_lines_call_queues_by_the_devices_names_for_them():
+    snapshot = a_snapshot(queue_names=("inflate", ""))
+    assert re.search(r"^ +0 inflate +256 ", shown(snapshot), re.MULTILINE)
+    file = io.StringIO()
+    LinePanel(file).show(snapshot)
+    assert "queue 0 inflate: 256 descriptors, served" in file.getvalue()
 
 
 def test_the_panel_names_the_last_error_and_the_queue_that_has_one():
@@ -161,10 +205,11 @@ def test_the_panel_names_the_last_error_and_the_queue_that_has_one():
     assert text.count("head 9 in a table of 8") == 2
 
 
-def test_the_panel_of_nobody_says_where_it_waits():
+def test_the_panel_of_nobody_says_what_is_offered():
     text = shown(in_another_state(a_snapshot(features=(), protocol_features=()), is_connected=False, queues=()))
-    assert "no front end at /tmp/e.sock" in text
-    assert "none yet" in text
+    assert "front end  gone" in text
+    assert "offered    VERSION_1, EVENT_IDX" in text
+    assert "queue" not in text
 
 
 def test_lines_tell_only_what_is_new():
@@ -179,7 +224,7 @@ def test_lines_tell_only_what_is_new():
         "entropy waits for a front end at /tmp/e.sock",
         "front end 1 is connected",
         "features: VERSION_1",
-        "queue 0: 256 descriptors, started, enabled",
+        "queue 0: 256 descriptors, served",
         "error: a loop",
         "queue 0: a loop",
         "entropy waits for a front end at /tmp/e.sock",
@@ -192,7 +237,7 @@ def test_a_terminal_gets_the_panel_redrawn():
         panel.show(a_snapshot())
         panel.show(in_another_state(a_snapshot(), front_end_count=2))
     written = console.file.getvalue()
-    assert 0 < written.index("front end 1") < written.index("front end 2")
+    assert 0 < written.index("number 1") < written.index("number 2")
 
 
 # Whole
@@ -201,11 +246,14 @@ def test_a_terminal_gets_the_panel_redrawn():
 @pytest.mark.process
 def test_a_device_is_served_asked_and_ended(tmp_path):
     path = tmp_path / "entropy.sock"
-    command = [sys.executable, "-m", "vdev", "serve", "entropy", "--socket", str(path)]
+    command = [sys.executable, "-m", "vdev", "serve", "entropy", "--socket", str(path), "--without", "EVENT_IDX"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert "waits for a front end" in server.stderr.readline()
-            assert asked(path)["connected"] is False
+            status = asked(path)
+            assert status["connected"] is False
+            assert "RING_PACKED" in status["offered_features"]
+            assert "EVENT_IDX" not in status["offered_features"]
             memory = GuestMemory([Region(0, MemfdBacking(1 << 20))])
             connection = socket.socket(socket.AF_UNIX)
             connection.connect(str(path))
@@ -215,6 +263,7 @@ def test_a_device_is_served_asked_and_ended(tmp_path):
             assert "front end 1 is connected" in server.stderr.readline()
             status = asked(path)
             assert (status["connected"], status["features"]) == (True, ["VERSION_1"])
+            assert re.search(r"^  number +size +state .*\n  0 +0 +stopped, ", in_words(path), re.MULTILINE)
             transport.close()
             while asked(path)["connected"]:
                 time.sleep(0.01)
@@ -227,5 +276,17 @@ def test_a_device_is_served_asked_and_ended(tmp_path):
 
 
 def asked(path):
-    command = [sys.executable, "-m", "vdev", "control", "--json", str(path), "status"]
-    return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    """The status in JSON, which may be asked for at either end of the line."""
+    ends = [["--json", str(path), "status"], [str(path), "status", "--json"]]
+    answers = [json.loads(run_control(*line)) for line in ends]
+    assert answers[0].keys() == answers[1].keys()
+    return answers[1]
+
+
+def in_words(path):
+    return run_control(str(path), "status")
+
+
+def run_control(*line):
+    command = [sys.executable, "-m", "vdev", "control", *line]
+    return subprocess.run(command, capture_output=True, check=True, timeout=60, text=True).stdout

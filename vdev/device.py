@@ -128,6 +128,10 @@ class Device:
         """Return the most descriptors queue `number` can have, 0 where there is no such queue."""
         return self.queue_sizes[number] if number < len(self.queue_sizes) else 0
 
+    def queue_name(self, number: int) -> str:
+        """Return what queue `number` is for, in a word or two for people; "" where there is nothing to say."""
+        return ""
+
     def writable_fields(self) -> frozenset[str]:
         """Return the configuration fields that the driver may write at this moment."""
         return self.writable_config

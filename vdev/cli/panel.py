@@ -1,7 +1,7 @@
 """How a served device looks, on stderr: a table redrawn in place on a terminal, a line for each change elsewhere."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, Protocol
 
@@ -14,8 +14,17 @@ from rich.text import Text
 from vdev.cli.sizes import format_count, format_duration, format_size
 from vdev.cli.streams import silence
 from vdev.run.serve import Snapshot
+from vdev.vhost_user.statistics import QueueStatistics
 
 __all__ = ["LinePanel", "LivePanel", "Panel", "open_panel", "render_snapshot"]
+
+_HINTS = {
+    "STOP": "held by the guest",
+    "REQUESTED": "asked for",
+    "START": "coming in",
+    "DONE": "given back",
+}
+"""State of the hints -> what becomes of the hinted pages."""
 
 
 class Panel(Protocol):
@@ -69,10 +78,11 @@ def _facts(snapshot: Snapshot) -> dict[str, str]:
         "error": f"error: {statistics.last_violation}" if statistics.last_violation else "",
     }
     for queue in statistics.queues:
+        name = f"queue {_queue_title(snapshot, queue.number)}"
         if queue.size:
-            facts[f"queue {queue.number}"] = f"queue {queue.number}: {queue.size} descriptors, {queue.state}"
+            facts[name] = f"{name}: {queue.size} descriptors, {_queue_state(queue)}"
         if queue.last_error:
-            facts[f"queue {queue.number} error"] = f"queue {queue.number}: {queue.last_error}"
+            facts[f"{name} error"] = f"{name}: {queue.last_error}"
     return facts
 
 
@@ -95,22 +105,34 @@ class LivePanel:
 
 
 def render_snapshot(snapshot: Snapshot) -> Group:
-    """Return the panel: who is there, what was agreed, a line for each queue, errors, the device type's figures."""
-    statistics = snapshot.statistics
-    if statistics.is_connected:
-        who = Text.assemble((f"front end {statistics.front_end_count}", "bold green"), f", {statistics.phase}")
-    else:
-        who = Text.assemble(("no front end", "bold yellow"), f" at {snapshot.socket_path}")
-    heading = Text.assemble((f"{snapshot.device}", "bold"), "  ", who, f"  {format_duration(snapshot.elapsed)}")
+    """Return the panel: who is there, what was agreed, the device type's figures, errors, a line for each queue."""
+    heading = Text.assemble(
+        (snapshot.device, "bold"), f" at {snapshot.socket_path}, {format_duration(snapshot.elapsed)}"
+    )
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    facts.add_row("features", ", ".join(snapshot.features) or "none yet")
-    facts.add_row("protocol", ", ".join(snapshot.protocol_features) or "none yet")
-    for name, value in _device_facts(snapshot.figures):
+    for name, value in _rows(snapshot):
         facts.add_row(name, value)
-    facts.add_row("errors", _errors(snapshot))
-    return Group(heading, facts, _queues(snapshot))
+    queues = snapshot.statistics.queues
+    return Group(heading, facts, _queues(snapshot)) if queues else Group(heading, facts)
+
+
+def _rows(snapshot: Snapshot) -> Iterator[tuple[str, Text | str]]:
+    statistics = snapshot.statistics
+    if statistics.is_connected:
+        who = Text.assemble((f"number {statistics.front_end_count}", "bold green"), f", {statistics.phase}")
+        yield "front end", who
+        yield "features", ", ".join(snapshot.features) or "none yet"
+        if snapshot.features:
+            left = [name for name in snapshot.offered_features if name not in snapshot.features]
+            yield "not taken", Text(", ".join(left) or "none", style="dim")
+        yield "protocol", Text(", ".join(snapshot.protocol_features) or "none", style="dim")
+        yield from _device_facts(snapshot.figures)
+    else:
+        yield "front end", Text("none yet" if not statistics.front_end_count else "gone", style="bold yellow")
+        yield "offered", ", ".join(snapshot.offered_features)
+    yield "errors", _errors(snapshot)
 
 
 def _errors(snapshot: Snapshot) -> Text:
@@ -123,26 +145,35 @@ def _errors(snapshot: Snapshot) -> Text:
 
 def _queues(snapshot: Snapshot) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in ("queue", "size", "kicks", "calls", "chains"):
+    table.add_column("queue", no_wrap=True)
+    for name in ("size", "kicks", "calls", "chains"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", overflow="fold")
     for queue in snapshot.statistics.queues:
         counts = (queue.kick_count, queue.call_count, queue.chain_count)
-        state = Text(queue.last_error, style="red") if queue.last_error else Text(queue.state)
-        table.add_row(str(queue.number), str(queue.size or "-"), *map(format_count, counts), state)
+        state = Text(queue.last_error, style="red") if queue.last_error else Text(_queue_state(queue))
+        table.add_row(_queue_title(snapshot, queue.number), str(queue.size or "-"), *map(format_count, counts), state)
     return table
 
 
-def _device_facts(figures: Any) -> Iterator[tuple[str, str]]:
+def _queue_title(snapshot: Snapshot, number: int) -> str:
+    name = snapshot.queue_names[number] if number < len(snapshot.queue_names) else ""
+    return f"{number} {name}".rstrip()
+
+
+def _queue_state(queue: QueueStatistics) -> str:
+    return "served" if queue.is_served else queue.state
+
+
+def _device_facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not figures:
         return
-    yield "balloon", f"{format_size(figures['actual_size'])} of {format_size(figures['target_size'])}"
-    hints = (
-        f"{figures['hints']}: {format_count(figures['hinted_blocks'])} blocks, {format_size(figures['hinted_size'])}"
-    )
-    yield "hints", hints
+    yield "balloon", f"{format_size(figures['actual_size'])} of {format_size(figures['target_size'])} asked for"
+    if figures["hinted_blocks"] or figures["hints"] == "REQUESTED":
+        blocks = f"{format_size(figures['hinted_size'])} in {format_count(figures['hinted_blocks'])} blocks"
+        yield "hints", f"{blocks}, {_HINTS[figures['hints']]}"
     if figures["reported_size"]:
-        yield "reported", format_size(figures["reported_size"])
+        yield "reported", f"{format_size(figures['reported_size'])} of free pages so far"
     statistics = figures["statistics"]
     if "free_memory" in statistics and "total_memory" in statistics:
         yield "memory", f"{format_size(statistics['free_memory'])} free of {format_size(statistics['total_memory'])}"

@@ -63,7 +63,9 @@ def _command(kind: DeviceKind) -> click.Command:
         return _serve(kind.make, values)
 
     params: list[click.Parameter] = [_click_option(option) for option in kind.options]
-    return _make_command(kind.name, f"Serve {kind.summary}.", params, run)
+    # In the list of commands a line is short: what stands before a colon says enough.
+    short = f"Serve {kind.summary.partition(':')[0]}."
+    return _make_command(kind.name, f"Serve {kind.summary}.", short, params, run)
 
 
 def _class_command(place: str) -> click.Command:
@@ -72,10 +74,13 @@ def _class_command(place: str) -> click.Command:
 
         return _serve(load_device_class(place), values)
 
-    return _make_command(place, f"Serve {_CLASS_SUMMARY}: {place}.", [], run)
+    summary = f"Serve {_CLASS_SUMMARY}: {place}."
+    return _make_command(place, summary, summary, [], run)
 
 
-def _make_command(name: str, summary: str, params: list[click.Parameter], run: Callable[..., int]) -> click.Command:
+def _make_command(
+    name: str, summary: str, short: str, params: list[click.Parameter], run: Callable[..., int]
+) -> click.Command:
     common: list[click.Parameter] = [
         click.Option(["--socket", "socket_path"], metavar="PATH", required=True, help="Where front ends connect."),
         click.Option(
@@ -83,9 +88,15 @@ def _make_command(name: str, summary: str, params: list[click.Parameter], run: C
             metavar="PATH",
             help="The control socket. [default: --socket's, and .control]",
         ),
+        click.Option(
+            ["--without"],
+            metavar="FEATURE",
+            multiple=True,
+            help="Do not offer this feature, by its name in the text, such as RING_PACKED. May be repeated.",
+        ),
         click.Option(["--once"], is_flag=True, help="End when the first front end has gone."),
     ]
-    return click.Command(name, params=[*params, *common], callback=run, help=summary)
+    return click.Command(name, params=[*params, *common], callback=run, help=summary, short_help=short)
 
 
 def _click_option(option: DeviceOption) -> click.Option:
@@ -121,8 +132,9 @@ def _serve(make: Callable[..., "Device"], values: Mapping[str, Any]) -> int:
         for name, value in values.items()
         if name.startswith("device_")
     }
+    socket_path = values["socket_path"]
     options = ServeOptions(
-        values["socket_path"], values["control_path"] or control_path_of(values["socket_path"]), values["once"]
+        socket_path, values["control_path"] or control_path_of(socket_path), values["once"], values["without"]
     )
     with open_panel() as panel:
         trio.run(partial(serve_device, make, device_options, options, show=panel.show))

@@ -21,6 +21,7 @@ from vdev.events import EventStream
 from vdev.memory import GuestMemory
 from vdev.run.balloon_operations import BalloonOperations
 from vdev.run.control import Operation, serve_control
+from vdev.run.withheld_features import withhold_features
 from vdev.vhost_user.server import BackEnd, listen
 from vdev.vhost_user.statistics import BackEndStatistics
 
@@ -34,12 +35,13 @@ _PROTOCOL_BITS = feature_mask(LOG_ALL, PROTOCOL_FEATURES)
 @dataclass(frozen=True)
 class ServeOptions:
     """Where to serve: `socket_path` for front ends, `control_path` for `vdev control`; `once` ends with the first
-    front end.
+    front end. `without` names features that are not offered.
     """
 
     socket_path: str
     control_path: str
     once: bool = False
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Snapshot:
     """What was negotiated, by name."""
     offered_features: tuple[str, ...]
     protocol_features: tuple[str, ...]
+    queue_names: tuple[str, ...] = ()
+    """What each of the device's queues is for, by number, "" where the device does not say."""
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -68,11 +72,12 @@ async def serve(
 ) -> None:
     """Serve the device that `make` makes (see `vdev.devices.kind.DeviceKind.make`) until SIGINT or SIGTERM.
 
-    Raises UserError where the device cannot be made, or a socket not be listened at.
+    Raises UserError where the device cannot be made, or be without a feature, or a socket not be listened at.
     """
     events = EventStream(time.monotonic)
     device = make(GuestMemory.absent(), device_options, carrier=Carrier.VHOST_USER, events=events.emitter("device"))
     try:
+        withhold_features(device, options.without)
         with _listening(options.socket_path) as listener, _listening(options.control_path) as control:
             await _Serving(device, events, options, show).run(listener, control)
     finally:
@@ -138,6 +143,7 @@ class _Serving:
             features=self._names(statistics.features),
             offered_features=self._names(self._device.offered_features),
             protocol_features=tuple(bit.name for bit in ProtocolFeature if statistics.protocol_features >> bit & 1),
+            queue_names=tuple(map(self._device.queue_name, range(len(self._device.queue_sizes)))),
             figures=self._balloon.figures() if self._balloon is not None else {},
         )
 
@@ -172,8 +178,10 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, Any]:
         "queues": [
             {
                 "number": queue.number,
+                "name": snapshot.queue_names[queue.number] if queue.number < len(snapshot.queue_names) else "",
                 "size": queue.size,
                 "state": queue.state,
+                "served": queue.is_served,
                 "kicks": queue.kick_count,
                 "calls": queue.call_count,
                 "chains": queue.chain_count,

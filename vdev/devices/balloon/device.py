@@ -95,6 +95,11 @@ class BalloonDevice(Device):
         """Return the largest size of queue `number`, 0 where its feature was not negotiated."""
         return _QUEUE_SIZE if number in self._roles else 0
 
+    def queue_name(self, number: int) -> str:
+        """Return the queue's role under the features that are negotiated, or offered so far."""
+        role = self._roles.get(number)
+        return "" if role is None else role.name.lower().replace("_", " ")
+
     def writable_fields(self) -> frozenset[str]:
         """`actual` always; `poison_val` when negotiated and before DRIVER_OK ("Page Poison")."""
         if self.has_feature(BalloonFeature.PAGE_POISON) and not self.status & DeviceStatus.DRIVER_OK:
