@@ -86,7 +86,7 @@ BACKPORTS = Tree(
     "backports",
     "QEMU of Debian 13's backports",
     ("trixie", "trixie-backports"),
-    ("qemu-system-x86",),
+    ("qemu-system-x86", "qemu-utils"),
 )
 LINUX_STABLE = Tree("linux-trixie", "Linux of Debian 13", ("trixie",), ("linux-image-cloud-amd64",), closure=False)
 LINUX_BACKPORTS = Tree(
