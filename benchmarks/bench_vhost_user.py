@@ -110,9 +110,10 @@ def vhost_user(core: int) -> Iterator[Callable[[], None]]:
             queue.add((), ((BUFFER, 4),), 7)
             transport.publish(queue)
             while queue.collect() is None:
-                if not busy_wait.until(queue.has_used):
+                if not busy_wait.until(queue.has_used) and not queue.enable_calls():
                     transport.wait_interrupt(None)
                     transport.take_interrupt()
+                queue.disable_calls()
 
         yield round_trip
         transport.close()

@@ -344,8 +344,8 @@ class Device:
             self._report_stray_kick(number)
             return False
         try:
+            queue.disable_kicks()
             for _ in range(_PASSES):
-                queue.disable_kicks()
                 self.handle_queue(number)
                 self.call_driver(number)
                 if not self.running:
@@ -355,6 +355,7 @@ class Device:
                     continue
                 if not queue.enable_kicks():
                     return False
+                queue.disable_kicks()
         except GuestAddressError as error:
             self.needs_reset(_outside_ram(error, number))
             return False

@@ -135,6 +135,8 @@ class QueueArea(NotedArea):
 
     def mark_available_entries(self, place: int, count: int) -> None:
         """Tell the dirty log that `count` entries of the available ring from `place` on were stored, round its end."""
+        if self._memory.page_marks is None:
+            return
         before_wrap = min(count, self.size - place)
         ring = self.layout.available + 2 * self.available_ring_word
         self.mark(ring + 2 * place, 2 * before_wrap)

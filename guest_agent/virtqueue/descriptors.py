@@ -87,6 +87,8 @@ class Descriptors:
             first, size = notes[Note.NEXT_DESCRIPTOR], self._area.size
             notes[Note.NEXT_DESCRIPTOR] = (first + count) & (size - 1)
             return [slot & (size - 1) for slot in range(first, first + count)]
+        if count == 1:
+            return [self._area.free_words[free_count - 1]]
         slots = self._area.free_words[free_count - count : free_count].tolist()
         slots.reverse()
         return slots

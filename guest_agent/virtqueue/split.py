@@ -144,7 +144,8 @@ class SplitDriverQueue:
 
     def _note_added(self, place: int, count: int) -> None:
         self._area.mark_available_entries(place, count)
-        self._notes[Note.NEXT_AVAILABLE] = (self._notes[Note.NEXT_AVAILABLE] + count) & 0xFFFF
+        notes = self._notes
+        notes[Note.NEXT_AVAILABLE] = (notes[Note.NEXT_AVAILABLE] + count) & 0xFFFF
         self._area.mark_notes()
 
     def publish(self) -> None:
@@ -175,7 +176,8 @@ class SplitDriverQueue:
             return None
         used = self._used.take()
         self._arm_calls(self._notes[Note.LAST_USED])
-        self._tell_collected([used.head])
+        if self._events.listening:
+            self._tell_collected([used.head])
         return used
 
     def collect_batch(self, limit: int | None = None) -> UsedBatch:

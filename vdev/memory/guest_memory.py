@@ -139,13 +139,15 @@ class GuestMemory:
 
     def read(self, address: int, size: int) -> bytes:
         """Return a copy of `size` bytes."""
-        return self.bytes_view(address, size).tobytes()
+        region, offset = self.locate(address, size)
+        return region.backing.data.data[offset : offset + size].tobytes()
 
     def write(self, address: int, data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]) -> None:
         """Store `data` and mark its pages as written."""
-        view = self.bytes_view(address, len(data))
-        view[:] = np.frombuffer(data, np.uint8)
-        self.mark_written(address, len(data))
+        size = len(data)
+        region, offset = self.locate(address, size)
+        region.backing.data.data[offset : offset + size] = data
+        self.mark_written(address, size)
 
     def bytes_view(self, address: int, size: int) -> npt.NDArray[np.uint8]:
         """Return the live bytes of a range."""

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 __all__ = ["BusyWait"]
 
-_SECONDS = 50e-6
-"""As long as it takes to be woken across cores; whoever was not answered by then may as well sleep."""
+_SECONDS = 200e-6
+"""Longer than it takes to wake the other side and have its answer: shorter, and two that sleep never come together."""
 _MOST_SKIPPED = 256
 
 

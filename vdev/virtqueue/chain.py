@@ -34,12 +34,12 @@ class Chain:
     @property
     def readable_size(self) -> int:
         """Bytes that the device may read."""
-        return sum(segment.size for segment in self.readable)
+        return sum([size for _, size in self.readable])
 
     @property
     def writable_size(self) -> int:
         """Bytes that the device may write."""
-        return sum(segment.size for segment in self.writable)
+        return sum([size for _, size in self.writable])
 
     def read(self, memory: GuestMemory) -> bytes:
         """Return a copy of all readable bytes. The driver can change them meanwhile: read once, use the copy."""
@@ -50,15 +50,16 @@ class Chain:
 
         Raises ValueError if `data` is larger than the writable segments together.
         """
-        if len(data) > self.writable_size:
-            raise ValueError(f"{len(data)} bytes do not fit into {self.writable_size} writable bytes")
+        data_size = len(data)
+        if data_size > self.writable_size:
+            raise ValueError(f"{data_size} bytes do not fit into {self.writable_size} writable bytes")
         rest = memoryview(data)
-        for segment in self.writable:
+        for address, size in self.writable:
             if not rest:
                 break
-            memory.write(segment.address, rest[: segment.size])
-            rest = rest[segment.size :]
-        return len(data)
+            memory.write(address, rest[:size])
+            rest = rest[size:]
+        return data_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ class SplitDeviceQueue:
             # So that a pop which finds nothing may be believed: whatever comes after that look kicks.
             self._rings.store_used_word(self._rings.avail_event_word, self._next_avail)
             full_fence()
-        self._tell_popped([chain.head])
+        if self._events.listening:
+            self._tell_popped([chain.head])
         return chain
 
     def _take(self) -> Chain:
