@@ -17,6 +17,7 @@ from spec import vhost_user as spec
 from spec.balloon import QueueNumbering
 from spec.device import Feature, feature_mask
 from spec.vhost_user import BackEndRequest
+from tests.device_setup import recorded_events
 from tests.vhost_user_setup import (
     MIB,
     PATIENCE,
@@ -35,6 +36,7 @@ from tests.vhost_user_setup import (
 from vdev.device import Device
 from vdev.devices.balloon import BalloonDevice
 from vdev.errors import BackEndViolation
+from vdev.events import FrontEndConnected, FrontEndGone, KickHandled, ViolationFound
 from vdev.memory import GuestMemory, PrivateBacking, Region
 from vdev.vhost_user.dirty_bitmap import DirtyBitmap
 from vdev.vhost_user.framing import MessageDecoder
@@ -508,3 +510,40 @@ for turn in range(100_000):
             worker.stdout.close()
         assert os.pread(log, 4096, 0) == b"\xff" * 4096
     os.close(log)
+
+
+async def test_front_ends_kicks_and_violations_are_in_the_event_stream():
+    emitter, seen = recorded_events()
+    back_end = BackEnd(make_balloon(), events=emitter)
+    async with served(back_end.device, back_end=back_end) as front_end:
+        await start_balloon(front_end)
+        await inflate(front_end, 300)
+        assert await front_end.ask_u64(R.SET_STATUS, u64(0x100)) == 1
+    assert seen == [
+        FrontEndConnected("balloon", 1),
+        KickHandled(0, 1, 1),
+        ViolationFound("balloon", "front end", "Front-end message types", "a status of 0x100"),
+        FrontEndGone("balloon", 1),
+    ]
+
+
+async def test_a_state_without_a_driver_moves_and_the_driver_comes_at_the_destination():
+    async with served(make_balloon()) as front_end:
+        await front_end.send(R.SET_PROTOCOL_FEATURES, u64(await front_end.ask_u64(R.GET_PROTOCOL_FEATURES)))
+        front_end.back_end.device.set_target(5)
+        saved = await save(front_end)
+    for features_first in (True, False):
+        async with served(make_balloon()) as front_end:
+            if features_first:
+                await front_end.negotiate()
+                assert await load(front_end, saved) == 0
+            else:
+                await front_end.send(R.SET_PROTOCOL_FEATURES, u64(await front_end.ask_u64(R.GET_PROTOCOL_FEATURES)))
+                assert await load(front_end, saved) == 0
+                await front_end.negotiate()
+            await front_end.share_memory()
+            front_end.queue(0)
+            await front_end.start_ring(0)
+            await front_end.settle()
+            await inflate(front_end, 300)
+            assert int(front_end.back_end.device.config["num_pages"]) == 5

@@ -163,6 +163,22 @@ class RequestFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FrontEndConnected(Event):
+    """A vhost-user front end came to a served device; `number` counts them from 1."""
+
+    device: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrontEndGone(Event):
+    """The vhost-user front end went, or was sent away: the device was reset."""
+
+    device: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class HintStateChanged(Event):
     """The device's free-page-hint state machine moved."""
 

@@ -43,8 +43,9 @@ class BringUp:
         violation = feature_violation(self._device.offered_features, features)
         if violation is not None:
             raise FrontEndViolation("Front-end message types", violation.message)
-        agreed = self._device.status & DeviceStatus.FEATURES_OK and self._device.features == features
-        if self._keeps_state and not agreed:
+        has_driver = bool(self._device.status & DeviceStatus.FEATURES_OK)
+        agreed = has_driver and self._device.features == features
+        if self._keeps_state and has_driver and not agreed:
             raise FrontEndViolation(
                 "Migrating back-end state", f"features {features:#x}; the loaded device has {self._device.features:#x}"
             )

@@ -11,6 +11,7 @@ import trio
 from spec.vhost_user import FrontEndRequest
 from vdev.device import Device
 from vdev.errors import DriverViolation, FrontEndViolation, UserError
+from vdev.events import SILENT, Emitter, FrontEndConnected, FrontEndGone, KickHandled, ViolationFound
 from vdev.notify import BusyWait
 from vdev.vhost_user.dispatch import Answer
 from vdev.vhost_user.event_fd import EventFdGone
@@ -58,11 +59,12 @@ class BackEnd:
     """Serves `device`, whose guest RAM is the front end's to tell, to one front end after the other.
 
     `statistics` can be read at any time. With `owns_memory` the device keeps the guest RAM that it was made with, and
-    the front end must tell of that and no other.
+    the front end must tell of that and no other. `events` gets front ends, their violations, and kicks.
     """
 
-    def __init__(self, device: Device, *, owns_memory: bool = False) -> None:
+    def __init__(self, device: Device, *, owns_memory: bool = False, events: Emitter = SILENT) -> None:
         self.device = device
+        self._events = events
         self._owns_memory = owns_memory
         self._keeps_state = False
         self._session: Session | None = None
@@ -126,21 +128,28 @@ class BackEnd:
             session.on_violation = self._note
             if self._keeps_state:
                 self.keep_state()
+            if self._events.listening:
+                self._events.emit(FrontEndConnected(self.device.name, self._front_end_count))
             try:
                 return await self._serve_session(session, sock)
             finally:
                 self._session = None
                 self.device.busy_wait = None
                 session.close()
+                if self._events.listening:
+                    self._events.emit(FrontEndGone(self.device.name, self._front_end_count))
 
     def _note(self, violation: FrontEndViolation | DriverViolation) -> None:
         self._violation_counts[type(violation)] += 1
         self._last_violation = str(violation)
+        if isinstance(violation, FrontEndViolation) and self._events.listening:
+            found = ViolationFound(self.device.name, "front end", violation.statement, violation.message)
+            self._events.emit(found)
 
     async def _serve_session(self, session: Session, sock: trio.socket.SocketType) -> FrontEndViolation | None:
         async with trio.open_nursery() as nursery:
             for ring in session.rings.all:
-                nursery.start_soon(_serve_ring, self.device, ring)
+                nursery.start_soon(_serve_ring, self.device, ring, self._events)
             nursery.start_soon(_announce_changes, session)
             carrier = StateCarrier(session, nursery)
             session.state.on_start = carrier.start
@@ -227,7 +236,7 @@ async def _announce_changes(session: Session) -> None:
                     break
 
 
-async def _serve_ring(device: Device, ring: Vring) -> None:
+async def _serve_ring(device: Device, ring: Vring, events: Emitter) -> None:
     changed = trio.Event()
 
     def note_change() -> None:
@@ -244,7 +253,7 @@ async def _serve_ring(device: Device, ring: Vring) -> None:
         # What was made available before, and whose kick went to another back end, is not forgotten.
         await _handle(device, ring)
         try:
-            await _serve_kicks(device, ring)
+            await _serve_kicks(device, ring, events)
         except trio.ClosedResourceError:
             continue  # the ring has another descriptor, or is not served any more
         except EventFdGone as gone:
@@ -252,7 +261,7 @@ async def _serve_ring(device: Device, ring: Vring) -> None:
             await changed.wait()
 
 
-async def _serve_kicks(device: Device, ring: Vring) -> None:
+async def _serve_kicks(device: Device, ring: Vring, events: Emitter) -> None:
     number, in_a_row = ring.number, 0
     while ring.is_served:
         kick = ring.kick
@@ -264,6 +273,8 @@ async def _serve_kicks(device: Device, ring: Vring) -> None:
             await trio.lowlevel.wait_readable(kick.fileno())
         else:
             ring.kick_count += 1
+            if events.listening:
+                events.emit(KickHandled(number, ring.kick_count, ring.kick_count))
             if device.queue_notify(number):
                 await _handle(device, ring)
             in_a_row += 1

@@ -7,7 +7,7 @@ is legal when, and what an illegal message gets.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from spec.device import Feature, feature_mask
+from spec.device import DeviceStatus, Feature, feature_mask
 from spec.vhost_user import (
     LOG_ALL,
     PROTOCOL_FEATURES,
@@ -291,11 +291,12 @@ class Session:
         Raises SavedStateError.
         """
         self.state.load(state)
-        agreed = self.bring_up.features
-        if agreed is not None and self.device.features != agreed:
-            found = self.device.features
+        agreed, found = self.bring_up.features, self.device.features
+        if agreed is not None and agreed != found:
+            had_driver = bool(self.device.status & DeviceStatus.FEATURES_OK)
             self.bring_up.agree(agreed)
-            raise SavedStateError(f"the saved device uses features {found:#x}, and {agreed:#x} are agreed")
+            if had_driver:
+                raise SavedStateError(f"the saved device uses features {found:#x}, and {agreed:#x} are agreed")
         self.bring_up.keep_state()
 
     def _set_vring_enable(self, payload: Any, message: Message) -> None:
