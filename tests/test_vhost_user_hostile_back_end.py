@@ -274,7 +274,9 @@ class TestWorking:
 
         back_end._changes[R.GET_STATUS] = ask_first
         assert not transport.needs_reset
+        assert transport.wait_interrupt(PATIENCE)
         assert transport.take_interrupt() == Interrupt.CONFIGURATION_CHANGE
+        assert not transport.wait_interrupt(0)
 
     @pytest.mark.parametrize(
         ("data", "message"),

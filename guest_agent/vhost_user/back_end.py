@@ -138,8 +138,7 @@ class BackEnd:
         """
         with self.trust():
             self.connection.look()
-        count, self.connection.config_change_count = self.connection.config_change_count, 0
-        return count
+        return self.connection.take_config_changes()
 
     def filenos(self) -> list[int]:
         """Return the descriptors that become readable when `take_config_changes` is worth a call; none once lost."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from guest_agent.vhost_user.errors import BackEndGone, BackEndNotResponding
 from spec.vhost_user import MAX_FD_COUNT, U64, BackEndRequest, FrontEndRequest
 from vdev.errors import BackEndViolation
+from vdev.notify import EventfdDoorbell
 from vdev.vhost_user.framing import Message, MessageDecoder, encode
 
 __all__ = ["PATIENCE", "BackEndConnection"]
@@ -41,8 +42,8 @@ class BackEndConnection:
         patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.config_change_count = 0
-        """CONFIG_CHANGE_MSGs that came; the user of this object counts down what it has seen to."""
+        # Rung for each CONFIG_CHANGE_MSG: one that came while an answer was awaited must be seen by who polls, too.
+        self._config_changed = EventfdDoorbell()
         self._socket = sock
         self._serve = serve
         self._patience = patience
@@ -54,7 +55,12 @@ class BackEndConnection:
 
     def filenos(self) -> list[int]:
         """Return the descriptors that become readable when the back end asks something or is gone."""
-        return [sock.fileno() for sock in (self._socket, self._channel) if sock is not None and sock.fileno() >= 0]
+        things = (self._socket, self._channel, self._config_changed)
+        return [thing.fileno() for thing in things if thing is not None and thing.fileno() >= 0]
+
+    def take_config_changes(self) -> int:
+        """Return how many CONFIG_CHANGE_MSGs came since the last call."""
+        return self._config_changed.take()
 
     def open_channel(self) -> socket.socket:
         """Make the back-end channel; returns the end that goes to the back end, and is then to be closed."""
@@ -68,6 +74,7 @@ class BackEndConnection:
         self._messages.clear()
         self._decoder.close()
         self._socket.close()
+        self._config_changed.close()
         self._close_channel()
 
     def _close_channel(self) -> None:
@@ -166,7 +173,7 @@ class BackEndConnection:
         finally:
             message.close()
         if request is BackEndRequest.CONFIG_CHANGE_MSG:
-            self.config_change_count += 1
+            self._config_changed.ring()
         if message.needs_reply and self._channel is not None:
             reply = encode(request, U64.build({"value": 0}), is_reply=True)
             try:

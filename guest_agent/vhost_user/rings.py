@@ -1,6 +1,6 @@
 """The rings of one device: setting them up at a back end, starting and stopping them, kicks and calls."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from guest_agent.vhost_user.addresses import user_address
 from guest_agent.vhost_user.back_end import BackEnd
@@ -164,13 +164,15 @@ class Rings:
         """Return the call and err eventfds."""
         return [bell.fileno() for ring in self for bell in (ring.call, ring.err) if bell is not None]
 
-    def take_calls(self) -> bool:
-        """Say whether a ring called since the last look."""
-        return sum(ring.call.take() for ring in self if ring.call is not None) > 0
+    def take_calls(self, ready: Container[int]) -> bool:
+        """Say whether a ring called since the last look; `ready` has the descriptors that are readable."""
+        calls = [ring.call for ring in self if ring.call is not None and ring.call.fileno() in ready]
+        return sum([call.take() for call in calls]) > 0
 
-    def take_errors(self) -> list[int]:
-        """Return the numbers of the rings whose err eventfd was rung since the last look."""
-        return [ring.number for ring in self if ring.err is not None and ring.err.take()]
+    def take_errors(self, ready: Container[int]) -> list[int]:
+        """Return the numbers of the rings whose err eventfd was rung since the last look, `ready` as above."""
+        errors = [(ring.number, ring.err) for ring in self if ring.err is not None and ring.err.fileno() in ready]
+        return [number for number, err in errors if err.take()]
 
     def ring_own_calls(self) -> None:
         """Make the driver look at each ring, as if its device had called: a call may have been lost."""

@@ -77,6 +77,8 @@ class ServedDevice:
         self._pending = Interrupt(0)
         self._ring_error: str | None = None
         self._log: WriteLog | None = None
+        self._polled: list[int] = []
+        self._poll = select.poll()
         self._connect(sock)
 
     def _connect(self, sock: socket.socket) -> None:
@@ -278,10 +280,17 @@ class ServedDevice:
         """Wait at most `seconds` (None: without end) for an interrupt; say whether `take_interrupt` has something."""
         if self._pending or self.lost is not None:
             return True
-        poll = select.poll()
-        for fd in self.filenos():
-            poll.register(fd, select.POLLIN)
-        return bool(poll.poll(None if seconds is None else seconds * 1000))
+        return bool(self._ready(seconds))
+
+    def _ready(self, seconds: float | None) -> set[int]:
+        """Return those of `filenos` that are readable, after at most `seconds` until one is."""
+        fds = self.filenos()
+        if fds != self._polled:
+            # Made once and kept: this stands between a device's answer and its driver.
+            self._polled, self._poll = fds, select.poll()
+            for fd in fds:
+                self._poll.register(fd, select.POLLIN)
+        return {fd for fd, _ in self._poll.poll(None if seconds is None else seconds * 1000)}
 
     def take_interrupt(self) -> Interrupt:
         """Return why the device interrupted, and acknowledge just that.
@@ -290,11 +299,16 @@ class ServedDevice:
         reset.
         """
         causes, self._pending = self._pending, Interrupt(0)
-        if self._rings.take_calls():
+        if self.lost is not None:
+            return causes | Interrupt.CONFIGURATION_CHANGE
+        ready = self._ready(0)
+        if self._rings.take_calls(ready):
             causes |= Interrupt.USED_BUFFER
-        if in_error := self._rings.take_errors():
+        if in_error := self._rings.take_errors(ready):
             self._ring_error = f"{self.name}: error on ring {', '.join(map(str, in_error))}"
             causes |= Interrupt.CONFIGURATION_CHANGE
+        if ready.isdisjoint(self._back_end.filenos()):
+            return causes
         try:
             if self._back_end.take_config_changes():
                 causes |= Interrupt.CONFIGURATION_CHANGE
