@@ -27,7 +27,6 @@ __all__ = [
     "BACK_END_STATE",
     "CONFIG",
     "CONFIG_FLAGS",
-    "CONFIG_HEADER_SIZE",
     "DEVICE_STATE_TRANSFER",
     "FRONT_END_REQUESTS",
     "HEADER",
@@ -282,7 +281,6 @@ IOTLB = "iotlb" / Struct(
     "iova" / Int64ul, "size" / Int64ul, "user_address" / Int64ul, "permissions" / Int8ul, "type" / Int8ul
 )
 
-CONFIG_HEADER_SIZE = 12
 CONFIG_FLAGS = frozenset(ConfigFlag)
 CONFIG = "config" / Struct("offset" / Int32ul, "size" / Int32ul, "flags" / Int32ul, "payload" / Bytes(this.size))
 """A range of configuration space; a reply without `payload` says that there is no such range."""

@@ -263,6 +263,26 @@ def test_a_full_ring_is_taken_over_again_and_again(features, make):
 
 
 @FORMATS
+def test_a_counter_that_somebody_set_to_its_end_does_no_harm(features, make):
+    crash = Crash(features, make)
+    crash.post(0)
+    [head] = crash.pop_all()
+    InflightRegion(crash.area, crash.size, packed=features == PACKED).descriptors["counter"] = 2**64 - 1
+    crash.start()
+    assert crash.pop_all() == [head]
+    crash.post(1)
+    assert len(crash.queue.pop_batch()) == 1
+
+
+@FORMATS
+def test_a_buffer_that_is_not_outstanding_cannot_be_given_back(features, make):
+    crash = Crash(features, make)
+    for head in (0, 5, crash.size, -1):
+        with pytest.raises(ValueError, match=f"head {head} is not outstanding"):
+            crash.queue.push(head, 0)
+
+
+@FORMATS
 @given(data=st.data())
 def test_any_bytes_in_the_area_are_refused_or_taken_and_do_no_harm(data, features, make):
     crash = Crash(features, make)

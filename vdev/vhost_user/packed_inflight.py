@@ -19,6 +19,8 @@ from vdev.virtqueue.queue import DeviceQueue, QueueAddresses, QueueState
 __all__ = ["PackedInflightQueue"]
 
 _CLAUSE = "Inflight I/O tracking"
+_COUNTER_MASK = (1 << 63) - 1
+"""Counters that a back end wrote do not get there; what somebody else wrote must not overflow."""
 _AVAIL, _USED, _NEXT = int(PackedFlag.AVAIL), int(PackedFlag.USED), int(PackedFlag.NEXT)
 
 
@@ -89,7 +91,7 @@ class PackedInflightQueue(CountedQueue):
             self._entry_of[chain.head] = entry
             counts.append(len(descriptors))
         if len(taken):
-            self._next_counter = int(counters.max()) + 1
+            self._next_counter = (int(counters.max()) + 1) & _COUNTER_MASK
         used = int(head["used_idx"]) | int(head["used_wrap_counter"] & 1) << 15
         try:
             self.inner.restore(
@@ -219,7 +221,9 @@ class PackedInflightQueue(CountedQueue):
 
     def push(self, head: int, written_size: int) -> None:
         """As the inner queue's."""
-        entry = self._entry_of[head]
+        entry = self._entry_of.get(head)
+        if entry is None:
+            raise ValueError(f"queue {self.number}: head {head} is not outstanding")
         self._free([entry])
         super().push(head, written_size)
         self._settle([head], [entry])

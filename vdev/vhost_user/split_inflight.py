@@ -17,6 +17,9 @@ from vdev.virtqueue.queue import DeviceQueue, QueueAddresses, QueueState
 
 __all__ = ["SplitInflightQueue"]
 
+_COUNTER_MASK = (1 << 63) - 1
+"""Counters that a back end wrote do not get there; what somebody else wrote must not overflow."""
+
 
 class SplitInflightQueue(CountedQueue):
     """`inner`, with every pop and push noted in `region`; what an earlier back end left there is popped first.
@@ -67,7 +70,7 @@ class SplitInflightQueue(CountedQueue):
             return
         counters = self._counters[heads]
         ordered = heads[np.argsort(counters, kind="stable")].tolist()
-        self._next_counter = (int(counters.max()) + 1) & 0xFFFF_FFFF_FFFF_FFFF
+        self._next_counter = (int(counters.max()) + 1) & _COUNTER_MASK
         self.inner.restore(
             QueueState(
                 next_avail=(used_idx + len(ordered)) & 0xFFFF,
@@ -127,6 +130,8 @@ class SplitInflightQueue(CountedQueue):
 
     def push(self, head: int, written_size: int) -> None:
         """As the inner queue's."""
+        if not 0 <= head < self.size:
+            raise ValueError(f"queue {self.number}: head {head} is not outstanding")
         self._next[head] = self._head["last_batch_head"]
         self._head["last_batch_head"] = head
         super().push(head, written_size)
