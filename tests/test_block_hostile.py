@@ -21,10 +21,16 @@ DISCARD, ZEROES = RequestType.DISCARD, RequestType.WRITE_ZEROES
 OK, IOERR, UNSUPP = RequestStatus
 
 
-@pytest.fixture(params=[0, feature_mask(Feature.RING_PACKED)], ids=["split", "packed"])
+SPLIT = BARE_FEATURES & ~feature_mask(Feature.RING_PACKED, Feature.IN_ORDER)
+PACKED = SPLIT | feature_mask(Feature.RING_PACKED)
+
+
+@pytest.fixture(params=[(SPLIT, False), (SPLIT, True), (PACKED, False)], ids=["split", "split, as a batch", "packed"])
 def disk(request):
-    features = BARE_FEATURES & ~feature_mask(Feature.RING_PACKED, Feature.IN_ORDER) | request.param
+    features, as_batch = request.param
     disk = BareDisk(memfd_disk(bytes(range(256)) * 2 * DISK_SECTORS), features=features)
+    if as_batch:
+        disk.device._take_few = disk.device._take_many
     yield disk
     disk.device.close()
 
@@ -197,16 +203,16 @@ def test_a_driver_that_never_rests_is_served_in_turns():
     disk = BareDisk(size=64, features=feature_mask(Feature.VERSION_1))
     queue, device = disk.queues[0], disk.device
     header, status = disk.place(header_of(FLUSH)), disk.place(b"\xee")
-    push = type(device.queues[0]).push_batch
+    push = type(device.queues[0]).push
 
-    def push_and_ask_for_more(device_queue, heads, sizes):
-        push(device_queue, heads, sizes)
+    def push_and_ask_for_more(device_queue, head, size):
+        push(device_queue, head, size)
         queue.collect_batch()
         queue.add([(header, 16)], [(status, 1)], 1)
         queue.publish()
 
     queue.add([(header, 16)], [(status, 1)], 1)
     queue.publish()
-    device.queues[0].push_batch = push_and_ask_for_more.__get__(device.queues[0])
+    device.queues[0].push = push_and_ask_for_more.__get__(device.queues[0])
     assert device.queue_notify(0) is True
     device.close()

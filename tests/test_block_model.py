@@ -142,14 +142,17 @@ def framings(draw, *sizes):
     place=places,
     indirect=st.booleans(),
     others=st.integers(0, 20),
+    as_batch=st.booleans(),
 )
 @settings(max_examples=150)
-def test_any_framing_of_a_request_means_the_same(data, kind, place, indirect, others):
+def test_any_framing_of_a_request_means_the_same(data, kind, place, indirect, others, as_batch):
     """Also in a batch with requests in the usual framing, which alone would go another way."""
     first, count = place
     content = bytes(n * 37 & 0xFF for n in range(SECTORS * SECTOR))
     new = bytes(n * 11 & 0xFF for n in range(count * SECTOR))
     disk = BareDisk(memfd_disk(content), size=256)
+    if as_batch:
+        disk.device._take_few = disk.device._take_many
     queue = disk.queues[0]
     usual = []
     for n in range(others):

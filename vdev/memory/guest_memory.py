@@ -192,6 +192,11 @@ class GuestMemory:
                 copy[chosen] = region.backing.data.view(unit)[places[chosen]]
         return copy.view(dtype).reshape(count)
 
+    def byte_view(self, address: int, size: int) -> memoryview:
+        """Return the live bytes of a range as preadv(2) and pwritev(2) take them."""
+        region, offset = self.locate(address, size)
+        return region.backing.data.data[offset : offset + size]
+
     def byte_views(self, addresses: npt.NDArray[np.uint64], sizes: npt.NDArray[np.uint64]) -> list[memoryview]:
         """Return the live bytes of each range, as preadv(2) and pwritev(2) take them; sizes in bytes.
 

@@ -16,16 +16,19 @@ from vdev.devices.block.limits import (
     DISCARD_ALIGNMENT,
     DISCARD_RANGES_MAX,
     DISCARD_SECTORS_MAX,
+    FEW,
     QUEUE_SIZE,
     SEG_MAX,
     SIZE_MAX,
     ZEROES_RANGES_MAX,
     ZEROES_SECTORS_MAX,
 )
-from vdev.devices.block.requests import Requests, parse_requests
+from vdev.devices.block.requests import Requests, parse_chains, parse_requests
 from vdev.errors import DriverViolation, SavedStateError, UserError
 from vdev.events import SILENT, Emitter, RequestFailed
 from vdev.memory import GuestMemory
+from vdev.virtqueue.chain import Chain
+from vdev.virtqueue.queue import DeviceQueue
 
 __all__ = ["BlockDevice"]
 
@@ -86,6 +89,7 @@ class BlockDevice(Device):
             self.offered_features |= feature_mask(BlockFeature.DISCARD, BlockFeature.WRITE_ZEROES)
         for field, value in self._fixed_config().items():
             self.config[field] = value
+        self._busy: set[int] = set()  # queues that had many requests at once when last looked at
         self.request_count = 0
         """Requests that were answered since this object was made."""
         self.failed_count = 0
@@ -135,18 +139,41 @@ class BlockDevice(Device):
         Raises DriverViolation for a request that has no room for a status, or too short a header.
         """
         queue = self.queues[number]
-        batch = queue.pop_batch(BATCH_SIZE)
-        if not len(batch):
-            return
-        requests = parse_requests(self.memory, batch, number)
+        requests = self._take_many(queue) if number in self._busy else self._take_few(queue)
         written_sizes, failures = self._executor.run(requests)
-        self.memory.mark_written_many(batch.addresses[batch.writable], batch.sizes[batch.writable])
-        queue.push_batch(requests.heads, np.array(written_sizes, np.int64))
+        if requests.writable is not None:
+            self.memory.mark_written_many(*requests.writable)
+        if len(written_sizes) < FEW:
+            for head, written_size in zip(requests.heads, written_sizes, strict=True):
+                queue.push(head, written_size)
+        else:
+            queue.push_batch(np.array(requests.heads, np.int64), np.array(written_sizes, np.int64))
         self.request_count += len(written_sizes)
         if failures:
             self._tell(number, requests, failures)
         if requests.violation is not None:
             raise requests.violation
+
+    def _take_few(self, queue: DeviceQueue) -> Requests:
+        """Take requests one by one; if they turn out to be more than a few, the next ones are taken as a batch."""
+        chains: list[Chain] = []
+        violation: DriverViolation | None = None
+        try:
+            while len(chains) < BATCH_SIZE and (chain := queue.pop()) is not None:
+                chains.append(chain)
+        except DriverViolation as error:
+            violation = error  # of the chain behind those
+        if len(chains) >= FEW:
+            self._busy.add(queue.number)
+        requests = parse_chains(self.memory, chains, queue.number)
+        requests.violation = requests.violation or violation
+        return requests
+
+    def _take_many(self, queue: DeviceQueue) -> Requests:
+        batch = queue.pop_batch(BATCH_SIZE)
+        if len(batch) < FEW:
+            self._busy.discard(queue.number)
+        return parse_requests(self.memory, batch, queue.number) if len(batch) else Requests()
 
     def reset(self) -> None:
         """Forget the driver and the cache mode that it chose."""

@@ -5,6 +5,7 @@ __all__ = [
     "DISCARD_ALIGNMENT",
     "DISCARD_RANGES_MAX",
     "DISCARD_SECTORS_MAX",
+    "FEW",
     "QUEUE_SIZE",
     "REQUEST_SIZE_MAX",
     "SEG_MAX",
@@ -17,6 +18,9 @@ QUEUE_SIZE = 256
 
 BATCH_SIZE = 64
 """Requests between two looks at whether the driver wants to be called."""
+
+FEW = 12
+"""Requests at once, below which one by one is quicker than as a batch (benchmarks/bench_block_device.py)."""
 
 SEG_MAX = 126
 SIZE_MAX = 32 << 10

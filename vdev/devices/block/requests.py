@@ -18,7 +18,7 @@ from vdev.errors import DriverViolation
 from vdev.memory import GuestMemory
 from vdev.virtqueue.chain import Chain, ChainBatch, Segment
 
-__all__ = ["Requests", "parse_requests"]
+__all__ = ["Requests", "Views", "parse_chains", "parse_requests"]
 
 _CLAUSE = "Block Device / Device Operation"
 
@@ -36,17 +36,19 @@ class Requests:
     """Requests as columns of one length: one entry each, in the driver's order.
 
     `data` are live views of guest RAM, `data_sizes` their bytes, and `fits` says whether they lie in the direction that
-    the type needs, and no data in the other. `statuses` are one-byte views. `violation` is what ended the batch, if
+    the type needs, and no data in the other. `statuses` are one-byte views. `writable` are addresses and sizes of all
+    that the device may have stored to, None where nobody asks for marks. `violation` is what ended the batch, if
     something did: the chain behind the last request is so malformed that no status could be written.
     """
 
-    heads: npt.NDArray[np.int64]
+    heads: list[int] = field(default_factory=list)
     types: list[int] = field(default_factory=list)
     sectors: list[int] = field(default_factory=list)
     data: list[Views] = field(default_factory=list)
     data_sizes: list[int] = field(default_factory=list)
     fits: list[bool] = field(default_factory=list)
     statuses: list[memoryview] = field(default_factory=list)
+    writable: tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]] | None = None
     violation: DriverViolation | None = None
 
 
@@ -61,13 +63,14 @@ def parse_requests(memory: GuestMemory, batch: ChainBatch, queue: int) -> Reques
     if counts == [3] * count and _are_usual(sizes, writable, count):
         views = memory.byte_views(batch.addresses, batch.sizes)
         data: list[Views] = [[view] for view in views[1::3]]
-        return _requests(batch, views[::3], data, sizes[1::3], writable[1::3], views[2::3])
+        return _requests(memory, batch, views[::3], data, sizes[1::3], writable[1::3], views[2::3])
     begins = list(accumulate(counts, initial=0))
     pieces = list(pairwise(begins))
     if not all(_is_plain(sizes[begin:end], writable[begin:end]) for begin, end in pieces):
-        return _parse_one_by_one(memory, batch, queue)
+        return parse_chains(memory, list(batch), queue)
     views = memory.byte_views(batch.addresses, batch.sizes)
     return _requests(
+        memory,
         batch,
         [views[begin] for begin, _ in pieces],
         [views[begin + 1 : end - 1] for begin, end in pieces],
@@ -100,6 +103,7 @@ def _is_plain(sizes: list[int], writable: list[bool]) -> bool:
 
 
 def _requests(
+    memory: GuestMemory,
     batch: ChainBatch,
     headers: list[memoryview],
     data: list[Views],
@@ -113,27 +117,45 @@ def _requests(
         (kind in _GIVING) == is_giving or not size
         for kind, is_giving, size in zip(types, gives, data_sizes, strict=True)
     ]
-    return Requests(batch.heads, types, sectors, data, data_sizes, fits, statuses)
+    is_asked = memory.page_marks is not None
+    stored = (batch.addresses[batch.writable], batch.sizes[batch.writable]) if is_asked else None
+    return Requests(batch.heads.tolist(), types, sectors, data, data_sizes, fits, statuses, stored)
 
 
-def _parse_one_by_one(memory: GuestMemory, batch: ChainBatch, queue: int) -> Requests:
-    requests = Requests(batch.heads)
-    for position, chain in enumerate(batch):
-        refusal = _refusal(chain)
-        if refusal is not None:
-            requests.heads = batch.heads[:position]
-            requests.violation = DriverViolation(_CLAUSE, refusal, queue=queue, descriptor=chain.head)
-            break
-        header, to_write = _split(chain.readable, _HEADER_SIZE)
-        to_read, status = _split(chain.writable, chain.writable_size - 1)
-        kind, _, sector = _unpack_header(b"".join([memory.read(*segment) for segment in header]))
+def parse_chains(memory: GuestMemory, chains: Sequence[Chain], queue: int) -> Requests:
+    """Return what `parse_requests` returns, of few chains or of any framing, one by one."""
+    requests = Requests()
+    stored: list[Segment] = []
+    for chain in chains:
+        readable, writable = chain.readable, chain.writable
+        is_plain = readable and readable[0].size == _HEADER_SIZE and writable and writable[-1].size == 1
+        if is_plain and (len(readable) == 1 or len(writable) == 1):
+            header, to_write, to_read, status = (
+                memory.byte_view(*readable[0]),
+                readable[1:],
+                writable[:-1],
+                writable[-1],
+            )
+        else:
+            if (refusal := _refusal(chain)) is not None:
+                requests.violation = DriverViolation(_CLAUSE, refusal, queue=queue, descriptor=chain.head)
+                break
+            front, to_write = _split(readable, _HEADER_SIZE)
+            to_read, (status,) = _split(writable, chain.writable_size - 1)
+            header = memoryview(b"".join([memory.read(*segment) for segment in front]))
+        kind, _, sector = _unpack_header(header)
         wanted, unwanted = (to_read, to_write) if kind in _GIVING else (to_write, to_read)
+        requests.heads.append(chain.head)
         requests.types.append(kind)
         requests.sectors.append(sector)
-        requests.data.append([memory.bytes_view(*segment).data for segment in wanted])
-        requests.data_sizes.append(sum(segment.size for segment in wanted))
-        requests.fits.append(not unwanted)
-        requests.statuses.append(memory.bytes_view(*status[0]).data)
+        requests.data.append([memory.byte_view(*segment) for segment in wanted])
+        requests.data_sizes.append(sum([segment.size for segment in wanted]))
+        requests.fits.append(not any(segment.size for segment in unwanted))
+        requests.statuses.append(memory.byte_view(*status))
+        stored += writable
+    if memory.page_marks is not None and stored:
+        addresses, sizes = zip(*stored, strict=True)
+        requests.writable = np.array(addresses, np.uint64), np.array(sizes, np.uint64)
     return requests
 
 
@@ -145,7 +167,7 @@ def _refusal(chain: Chain) -> str | None:
     return None
 
 
-def _split(segments: Sequence[Segment], size: int) -> tuple[list[Segment], list[Segment]]:
+def _split(segments: Sequence[Segment], size: int) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
     """Return the first `size` bytes of `segments`, and the rest, without what is empty."""
     front: list[Segment] = []
     rest: list[Segment] = []
@@ -156,4 +178,4 @@ def _split(segments: Sequence[Segment], size: int) -> tuple[list[Segment], list[
         if length > taken:
             rest.append(Segment(address + taken, length - taken))
         size -= taken
-    return front, rest
+    return tuple(front), tuple(rest)
