@@ -146,7 +146,7 @@ class GuestMemory:
         """Store `data` and mark its pages as written."""
         size = len(data)
         region, offset = self.locate(address, size)
-        region.backing.data.data[offset : offset + size] = memoryview(data)
+        region.backing.data.data[offset : offset + size] = data.data if isinstance(data, np.ndarray) else data
         self.mark_written(address, size)
 
     def bytes_view(self, address: int, size: int) -> npt.NDArray[np.uint8]:
