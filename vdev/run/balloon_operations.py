@@ -67,7 +67,7 @@ class BalloonOperations:
         self._balloon.set_target(target)
         if request.get("wait"):
             await self._wait(lambda: self._balloon.actual == target, "make its balloon that size")
-        return self.figures()
+        return self._figures("target_size", "actual_size")
 
     async def statistics(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the guest for new statistics, and return them: tag -> bytes or count."""
@@ -106,13 +106,17 @@ class BalloonOperations:
         """Take no more hints; the guest keeps holding what it gave."""
         self._require_guest(BalloonFeature.FREE_PAGE_HINT)
         self._balloon.hinting.stop()
-        return self.figures()
+        return self._figures("hints", "hinted_blocks", "hinted_size")
 
     async def end_hints(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """Let the guest have its hinted pages back."""
         self._require_guest(BalloonFeature.FREE_PAGE_HINT)
         self._balloon.hinting.done()
-        return self.figures()
+        return self._figures("hints", "hinted_blocks", "hinted_size")
+
+    def _figures(self, *names: str) -> dict[str, Any]:
+        figures = self.figures()
+        return {name: figures[name] for name in names}
 
     def _take_hints(self, ranges: PageRanges) -> int:
         self.hinted_block_count += len(ranges.first)
