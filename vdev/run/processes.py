@@ -1,6 +1,5 @@
 """A migration between processes: a host with its guest here, a destination beside it or where the user says."""
 
-import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -18,6 +17,7 @@ from vdev.errors import UserError, VdevError
 from vdev.events import EventStream
 from vdev.run.address import Address, connect, parse_address
 from vdev.run.host import ProcessHost, open_host
+from vdev.run.interruption import cancel_on_signal
 from vdev.run.local_destination import LocalDestination, start_destination
 from vdev.run.options import MigrateOptions
 from vdev.run.outcome import (
@@ -57,7 +57,7 @@ async def migrate(options: MigrateOptions, *, events: EventStream, on_progress: 
     report = new_report(options, "kernel" if kernel_log else "cooperative")
     refusal: UserError | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+        nursery.start_soon(cancel_on_signal, nursery.cancel_scope)
         shape, schedule = MachineShape.of_options(options), FreeSchedule()
         async with AsyncExitStack() as stack:
             # The destination's process starts while the guest boots.
@@ -88,12 +88,6 @@ def _choose_kernel_log(dirty_log: str) -> bool:
     if missing is not None and dirty_log == "kernel":
         raise UserError(f"this system has no kernel dirty log ({missing}); use --dirty-log cooperative")
     return missing is None
-
-
-async def _cancel_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            scope.cancel()
 
 
 async def _boot(host: ProcessHost, options: MigrateOptions, shape: MachineShape, schedule: Schedule) -> None:

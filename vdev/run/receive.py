@@ -1,6 +1,5 @@
 """`vdev receive`: wait for one guest, take it over, run it, and answer for it."""
 
-import signal
 import socket
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from vdev.errors import VdevError
 from vdev.events import EventStream
 from vdev.run.address import Listener, listen, parse_address
 from vdev.run.arrival import Arrival
+from vdev.run.interruption import cancel_on_signal
 from vdev.run.outcome import add_verdict
 from vdev.run.report import Outcome, PageCounts, Progress, Report
 from vdev.schedule import FreeSchedule, Schedule
@@ -35,7 +35,7 @@ async def receive(
     """
     report = Report(Outcome.INTERRUPTED, "", "split", "")
     async with listen(parse_address(address)) as listener, trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+        nursery.start_soon(cancel_on_signal, nursery.cancel_scope)
         arrival = Arrival(nursery, FreeSchedule(), events)
         receiver = _Receiver(arrival, FreeSchedule(), events, on_progress, report)
         try:
@@ -53,12 +53,6 @@ async def receive(
     if report.outcome is Outcome.INTERRUPTED:
         report.error = report.error or "interrupted before a guest had arrived"
     return report
-
-
-async def _cancel_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            scope.cancel()
 
 
 def _stage(phase: str) -> Progress:

@@ -1,7 +1,6 @@
 """Serve one device over vhost-user until interrupted, with a control socket beside it."""
 
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from vdev.events import EventStream
 from vdev.memory import GuestMemory
 from vdev.run.balloon_operations import BalloonOperations
 from vdev.run.control import Operation, serve_control
+from vdev.run.interruption import cancel_on_signal
 from vdev.run.withheld_features import withhold_features
 from vdev.vhost_user.server import BackEnd, listen
 from vdev.vhost_user.statistics import BackEndStatistics
@@ -115,7 +115,7 @@ class _Serving:
         control.setblocking(False)
         asked = trio.SocketListener(trio.socket.from_stdlib_socket(control))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+            nursery.start_soon(cancel_on_signal, nursery.cancel_scope)
             nursery.start_soon(serve_control, [asked], operations)
             nursery.start_soon(self._keep_showing)
             await (self._serve_one(listener) if self._options.once else self._back_end.serve(listener))
@@ -191,9 +191,3 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, Any]:
         ],
         **({"figures": dict(snapshot.figures)} if snapshot.figures else {}),
     }
-
-
-async def _cancel_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            scope.cancel()
