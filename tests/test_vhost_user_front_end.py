@@ -11,6 +11,7 @@ from guest_agent.drivers.entropy import ENTROPY_DRIVER_FEATURES, EntropyDriver
 from guest_agent.kernel import Guest, GuestConfig
 from guest_agent.page_database import Owner
 from guest_agent.vhost_user import BackEndLost, BackEndRefused, VhostUserTransport
+from guest_agent.virtqueue import make_driver_queue
 from spec.balloon import CONFIG, BalloonFeature
 from spec.device import DeviceStatus, Feature, feature_mask
 from spec.vhost_user import ProtocolFeature
@@ -371,6 +372,16 @@ class Stuck(EntropyDevice):
             pass
 
 
+class Overtaking(EntropyDevice):
+    """An entropy device that answers the last of three requests alone."""
+
+    def handle_queue(self, number):
+        chains = list(self.chains(number))
+        if chains:
+            assert len(chains) == 3
+            self.queues[number].push(chains[-1].head, chains[-1].write(self.memory, b"last"))
+
+
 class TestLostWithRequestsUnderWay:
     @pytest.mark.parametrize("packed", [False, True])
     def test_what_a_dead_back_end_had_begun_is_done_by_the_next(self, packed):
@@ -394,6 +405,31 @@ class TestLostWithRequestsUnderWay:
                 driver.work()
                 assert driver.gave_up is None
             assert get_bytes(driver, transport)
+            transport.close()
+        assert not second.violations
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_a_buffer_that_was_overtaken_is_not_lost(self, packed):
+        memory = shared_memory()
+        ring = feature_mask(Feature.RING_PACKED) if packed else 0
+        with serving(Overtaking(GuestMemory.absent())) as first, serving(EntropyDevice(GuestMemory.absent())) as second:
+            transport = front_end(first, memory)
+            transport.acknowledge_device()
+            features = transport.negotiate(feature_mask(Feature.VERSION_1) | ring)
+            queue = make_driver_queue(memory, 0, 8, 0x4000, features)
+            transport.set_up_queue(0, queue.addresses)
+            transport.drive()
+            for token in (1, 2, 3):
+                queue.add([], [(0x20000 + 64 * token, 64)], token)
+            transport.publish(queue)
+            wait_until(queue.has_used)
+            assert queue.collect().token == 3
+            first.stop()
+            transport.reconnect(second.connect())
+            transport.resume()
+            wait_until(lambda: second.do(lambda: second.device.queues[0].save().outstanding == ()))
+            assert sorted([queue.collect().token, queue.collect().token]) == [1, 2]
+            assert queue.collect() is None
             transport.close()
         assert not second.violations
 

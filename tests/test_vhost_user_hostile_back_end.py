@@ -342,12 +342,35 @@ class TestWorking:
         assert transport.take_interrupt() == Interrupt.CONFIGURATION_CHANGE
         assert "nothing was asked" in str(transport.lost)
 
+    def test_an_answer_from_before_does_not_answer_the_next_request(self, running):
+        transport, back_end, _ = running
+        back_end._socket.send(reply(R.GET_STATUS, u64(DeviceStatus.DEVICE_NEEDS_RESET)))
+        with pytest.raises(BackEndLost, match="nothing was asked"):
+            _ = transport.status
+
+    def test_rings_that_go_on_are_kicked_for_what_was_lost_meanwhile(self, running):
+        transport, back_end, _ = running
+        transport.suspend()
+        transport.resume()
+        assert os.eventfd_read(back_end.kicks[0]) == 1
+        assert transport.take_interrupt() == Interrupt.USED_BUFFER | Interrupt.CONFIGURATION_CHANGE
+
     def test_the_end_of_the_connection_is_an_interrupt(self, running):
         transport, back_end, _ = running
         back_end._socket.shutdown(socket.SHUT_RDWR)
         assert transport.wait_interrupt(PATIENCE)
         assert transport.take_interrupt() == Interrupt.CONFIGURATION_CHANGE
         assert "closed the connection" in str(transport.lost)
+
+
+def test_without_acknowledgements_an_answer_shows_that_the_configuration_was_taken():
+    without = ~(1 << spec.ProtocolFeature.REPLY_ACK) & (1 << 64) - 1
+    with scripted(protocol_features=without) as (sock, back_end):
+        transport = VhostUserTransport(MEMORY, sock, device_id=42, patience=PATIENCE)
+        transport.write_config(LAYOUT, "second", 7)
+        assert back_end.requests[-2:] == [R.SET_CONFIG, R.GET_FEATURES]
+        assert back_end.written_config == [(8, struct.pack("<I", 7))]
+        transport.close()
 
 
 def test_a_back_end_that_does_not_read_is_given_up():
