@@ -5,7 +5,7 @@ import random
 
 import pytest
 from peers import guest, image, parts
-from peers.back_end import CountedBytes, ServedBalloon, served_block, served_entropy, serving, until
+from peers.back_end import FORMATS, CountedBytes, ServedBalloon, served_block, served_entropy, serving, until
 from peers.have import have
 
 from spec.balloon import BalloonFeature, StatisticTag
@@ -18,27 +18,6 @@ MIB = 1 << 20
 BLOCK_PAGES = 4 * MIB // 4096
 QUEUE_SIZE = 64
 SLACK = 16 * MIB
-
-FORMATS = {
-    "split": (),
-    "split, event index, indirect": (Feature.EVENT_IDX, Feature.INDIRECT_DESC),
-    "packed": (Feature.RING_PACKED,),
-    "packed, event index, indirect": (Feature.RING_PACKED, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
-    "split in order": (Feature.IN_ORDER, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
-    "packed in order": (Feature.IN_ORDER, Feature.RING_PACKED, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
-}
-
-
-def generic_devices(*devices):
-    """QEMU's options for its front end of any device number: (socket, device, bytes of config, queue size) each."""
-    options = []
-    for number, (socket, device, config_size, queue_size) in enumerate(devices):
-        options += ["-chardev", f"socket,id=vu{number},path={socket}", "-device"]
-        options.append(
-            f"{parts.GENERIC_DEVICE},virtio-id={int(device.device_id)},num_vqs={len(device.queue_sizes)},"
-            f"vq_size={queue_size},config_size={config_size},chardev=vu{number}"
-        )
-    return options
 
 
 async def negotiated(running, number):
@@ -66,7 +45,7 @@ async def test_every_device_works_on_every_format_of_ring(kernel, name, tmp_path
     source = CountedBytes()
     entropy = served_entropy(source, *wanted)
     sockets = [tmp_path / which for which in ("balloon", "block", "entropy")]
-    options = generic_devices(
+    options = guest.generic_devices(
         (sockets[0], balloon.device, 16, QUEUE_SIZE),
         (sockets[1], disk, CONFIG.sizeof(), disk.queue_sizes[0]),  # as its seg_max has it
         (sockets[2], entropy, 0, QUEUE_SIZE),

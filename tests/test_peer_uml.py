@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from peers import guest, image, parts
-from peers.back_end import CountedBytes, ServedBalloon, served_block, served_entropy, serving, until
+from peers.back_end import FORMATS, CountedBytes, ServedBalloon, served_block, served_entropy, serving, until
 from peers.have import have
 
 from spec.balloon import BalloonFeature, StatisticTag
@@ -55,9 +55,11 @@ async def test_the_real_driver_takes_what_our_balloon_offers_and_counts_queues_a
         assert sorted(balloon.device.queues) == [0, 1, 2, 3, 4]
 
 
-async def test_hints_are_the_memory_that_the_guest_says_is_free_and_done_gives_it_back(uml, tmp_path):
-    balloon = ServedBalloon(*RING_FEATURES)
+@pytest.mark.parametrize("name", ["split, suppression", "packed", "packed, suppression"])
+async def test_hints_are_the_memory_that_the_guest_says_is_free_and_done_gives_it_back(name, uml, tmp_path):
+    balloon = ServedBalloon(*FORMATS[name])
     async with serving(balloon.device, tmp_path / "s"), guest.boot(uml(f"{tmp_path}/s:5")) as running:
+        assert balloon.device.has_feature(Feature.RING_PACKED) == name.startswith("packed")
         free = await free_memory(running)
         hints = await balloon.hints()
         # Whole blocks of 4 MiB only: what is free in smaller pieces stays with the guest.

@@ -21,6 +21,16 @@ PATIENCE = 60
 
 RING_BITS = feature_mask(*Feature)
 
+# What is offered for each format; what a driver takes of it is for the tests to check.
+FORMATS = {
+    "split": (),
+    "split, suppression": (Feature.EVENT_IDX, Feature.INDIRECT_DESC),
+    "packed": (Feature.RING_PACKED,),
+    "packed, suppression": (Feature.RING_PACKED, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
+    "split in order": (Feature.IN_ORDER, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
+    "packed in order": (Feature.IN_ORDER, Feature.RING_PACKED, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
+}
+
 
 @contextlib.asynccontextmanager
 async def serving(device, path):

@@ -147,3 +147,15 @@ def qemu(kernel, *options, command=None, memory_mib=256):
         *("-append", "console=ttyS0 rdinit=/init panic=-1 quiet init_on_alloc=0 random.trust_cpu=on"),
         *options,
     ]
+
+
+def generic_devices(*devices):
+    """QEMU's options for its front end of any device number: (socket, device, bytes of config, queue size) each."""
+    options = []
+    for number, (socket, device, config_size, queue_size) in enumerate(devices):
+        options += ["-chardev", f"socket,id=vu{number},path={socket}", "-device"]
+        options.append(
+            f"{parts.GENERIC_DEVICE},virtio-id={int(device.device_id)},num_vqs={len(device.queue_sizes)},"
+            f"vq_size={queue_size},config_size={config_size},chardev=vu{number}"
+        )
+    return options
