@@ -172,11 +172,10 @@ def shown(snapshot, width=100):
 
 def test_the_panel_says_who_is_there_what_was_agreed_and_what_each_queue_did():
     text = shown(a_snapshot())
-    assert text.startswith("entropy at /tmp/e.sock, 1.50 s\n")
+    assert text.startswith("entropy at /tmp/e.sock, served for 1.50 s\n")
     assert "front end  number 1, running" in text
     assert "not taken  EVENT_IDX" in text
     assert "VERSION_1" in text
-    assert "MQ" in text
     assert [line.split() for line in text.splitlines() if line.split()[:1] == ["0"]] == [
         ["0", "256", "12", "3", "14,000", "served"]
     ]
@@ -238,6 +237,26 @@ def test_a_terminal_gets_the_panel_redrawn():
         panel.show(in_another_state(a_snapshot(), front_end_count=2))
     written = console.file.getvalue()
     assert 0 < written.index("number 1") < written.index("number 2")
+
+
+def test_the_panel_is_drawn_at_most_twice_a_second_and_at_the_end():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    at = [a_snapshot(elapsed=tenth / 10) for tenth in range(30)]
+    with LivePanel(console) as panel:
+        for number, snapshot in enumerate(at):
+            panel.show(in_another_state(snapshot, request_count=number) if number < 10 else snapshot)
+    drawn = re.findall(r"served for ([0-9.]+ \w+)", console.file.getvalue())
+    # News every 0.1 s up to 0.9 s, and from then on only time.
+    assert list(dict.fromkeys(drawn)) == ["0 us", "500 ms", "1.00 s", "2.00 s", "2.90 s"]
+
+
+def test_more_queues_than_a_terminal_has_lines_are_added_up():
+    queues = tuple(a_queue(number, is_served=number < 10) for number in range(12))
+    lines = shown(in_another_state(a_snapshot(), queues=queues)).splitlines()
+    assert [line.split() for line in lines if "more" in line] == [
+        ["4", "more", "48", "12", "56,000", "2", "served"],
+    ]
+    assert sum("14,000" in line for line in lines) == 8
 
 
 # Whole

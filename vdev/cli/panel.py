@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import IO, Any, Protocol
 
 from rich import box
@@ -17,6 +18,12 @@ from vdev.run.serve import Snapshot
 from vdev.vhost_user.statistics import QueueStatistics
 
 __all__ = ["LinePanel", "LivePanel", "Panel", "open_panel", "render_snapshot"]
+
+_REDRAW_INTERVAL = 0.5
+_CLOCK_INTERVAL = 1.0
+"""Seconds between two drawings: with news, and where only time has passed."""
+_QUEUE_LIMIT = 8
+"""Queues that get a line; what is below a terminal's last line would not be seen."""
 
 _HINTS = {
     "STOP": "held by the guest",
@@ -87,27 +94,44 @@ def _facts(snapshot: Snapshot) -> dict[str, str]:
 
 
 class LivePanel:
-    """A table that is redrawn in place, and stays as it was at the end."""
+    """A table that is redrawn in place, and stays as it was at the end.
+
+    To draw takes some 15 ms, in which the device does nothing: so it is drawn at most twice a second.
+    """
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False)
+        self._latest: Snapshot | None = None
+        self._drawn: Snapshot | None = None
 
     def __enter__(self) -> "LivePanel":
         self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._latest is not None and self._latest is not self._drawn:
+            self._draw(self._latest)
         self._live.stop()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Redraw."""
+        """Redraw, if it is time to; what is shown last is drawn in any case."""
+        self._latest = snapshot
+        if self._drawn is None or snapshot.elapsed - self._drawn.elapsed >= self._interval(snapshot, self._drawn):
+            self._draw(snapshot)
+
+    def _interval(self, snapshot: Snapshot, drawn: Snapshot) -> float:
+        is_news = replace(snapshot, elapsed=drawn.elapsed) != drawn
+        return _REDRAW_INTERVAL if is_news else _CLOCK_INTERVAL
+
+    def _draw(self, snapshot: Snapshot) -> None:
         self._live.update(render_snapshot(snapshot), refresh=True)
+        self._drawn = snapshot
 
 
 def render_snapshot(snapshot: Snapshot) -> Group:
     """Return the panel: who is there, what was agreed, the device type's figures, errors, a line for each queue."""
     heading = Text.assemble(
-        (snapshot.device, "bold"), f" at {snapshot.socket_path}, {format_duration(snapshot.elapsed)}"
+        (snapshot.device, "bold"), f" at {snapshot.socket_path}, served for {format_duration(snapshot.elapsed)}"
     )
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
@@ -127,7 +151,6 @@ def _rows(snapshot: Snapshot) -> Iterator[tuple[str, Text | str]]:
         if snapshot.features:
             left = [name for name in snapshot.offered_features if name not in snapshot.features]
             yield "not taken", Text(", ".join(left) or "none", style="dim")
-        yield "protocol", Text(", ".join(snapshot.protocol_features) or "none", style="dim")
         yield from _device_facts(snapshot.figures)
     else:
         yield "front end", Text("none yet" if not statistics.front_end_count else "gone", style="bold yellow")
@@ -149,11 +172,21 @@ def _queues(snapshot: Snapshot) -> Table:
     for name in ("size", "kicks", "calls", "chains"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", overflow="fold")
-    for queue in snapshot.statistics.queues:
-        counts = (queue.kick_count, queue.call_count, queue.chain_count)
+    queues = snapshot.statistics.queues
+    for queue in queues[:_QUEUE_LIMIT]:
         state = Text(queue.last_error, style="red") if queue.last_error else Text(_queue_state(queue))
-        table.add_row(_queue_title(snapshot, queue.number), str(queue.size or "-"), *map(format_count, counts), state)
+        table.add_row(
+            _queue_title(snapshot, queue.number), str(queue.size or "-"), *map(format_count, _counts(queue)), state
+        )
+    if rest := queues[_QUEUE_LIMIT:]:
+        sums = (format_count(sum(column)) for column in zip(*map(_counts, rest), strict=True))
+        served_count = sum(queue.is_served for queue in rest)
+        table.add_row(f"{len(rest)} more", "", *sums, f"{served_count} served")
     return table
+
+
+def _counts(queue: QueueStatistics) -> tuple[int, int, int]:
+    return queue.kick_count, queue.call_count, queue.chain_count
 
 
 def _queue_title(snapshot: Snapshot, number: int) -> str:
