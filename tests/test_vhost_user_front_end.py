@@ -191,6 +191,20 @@ class TestMoving:
             assert guest.guest.verify().mismatched == 0
             guest.slots[0].close()
 
+    def test_a_guest_that_is_paused_before_its_first_request_keeps_what_it_wrote(self):
+        """Its rings go on from their very beginning, as those of a guest that was reset would."""
+        with serving(balloon_device()) as served:
+            memory = shared_memory()
+            slot = front_end(served, memory)
+            guest = LocalGuest(memory, [slot], poison_value=0x5A5A5A5A, rate=0)
+            assert served.do(lambda: int(served.device.config["poison_val"])) == 0x5A5A5A5A
+            guest.guest.suspend_devices()
+            guest.guest.resume_devices()
+            assert served.do(lambda: int(served.device.config["poison_val"])) == 0x5A5A5A5A
+            served.do(served.device.set_target, 100)
+            guest.live_until(lambda: served.do(lambda: served.device.actual) == 100)
+            slot.close()
+
     def test_a_guest_goes_on_in_another_process_at_another_back_end(self):
         memory = shared_memory()
         with serving(balloon_device()) as source, serving(balloon_device()) as destination:

@@ -2,7 +2,8 @@
 
 No message says that the driver is up, and none that the guest was reset. So the device is taken to FEATURES_OK when
 features are set, and to DRIVER_OK when the first ring is served. After a stop, rings that go on where they stood are
-those of a guest that was paused; rings that begin anew are those of a driver that begins anew, and the device is reset.
+those of a guest that was paused; rings that had gone on and begin anew are those of a driver that begins anew, and the
+device is reset. (Rings that never went anywhere do not tell. Then nothing was done that a new driver must not find.)
 """
 
 from collections.abc import Iterable
@@ -28,6 +29,8 @@ class BringUp:
         self.features: int | None = None
         """What the front end accepted of the device's features, None before it did."""
         self._keeps_state = False
+        self._went_on = False
+        """Whether a ring that was stopped stood elsewhere than at its beginning."""
         self._written_config: dict[str, bytes] = {}
 
     @property
@@ -68,7 +71,7 @@ class BringUp:
     def forget(self) -> None:
         """Reset the device; features are to be agreed again."""
         self.features = None
-        self._keeps_state = False
+        self._keeps_state = self._went_on = False
         self._written_config.clear()
         self._device.reset()
 
@@ -86,9 +89,10 @@ class BringUp:
         device, fresh = self._device, self._fresh_bases
         if not device.queues:
             bases = [base for other in set_up if (base := self._base(other)) is not None]
-            if device.status & DeviceStatus.DRIVER_OK and not self._keeps_state and fresh.issuperset(bases):
+            may_be_new = self._went_on or self.needs_reset
+            if may_be_new and not self._keeps_state and fresh.issuperset(bases):
                 self._begin_anew()
-            self._keeps_state = False
+            self._keeps_state = self._went_on = False
         setup = device.queue_setups[ring.number]
         setup.size, setup.descriptor = ring.size, ring.addresses.descriptor
         setup.driver, setup.device = ring.addresses.driver, ring.addresses.device
@@ -119,6 +123,7 @@ class BringUp:
         queue = self._device.queues.get(ring.number)
         if queue is not None:
             ring.base = queue.ring_base()
+            self._went_on |= ring.base not in self._fresh_bases
             self._device.stop_queue(ring.number)
 
     @property
