@@ -9,10 +9,10 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from construct import Array, Bytes, Construct, Int8ul, Int32ul, Int64ul, Struct
+from construct import Array, Construct, Int8ul, Int32ul, Int64ul, Struct
 
+from guest_agent.drivers.area import REASON, DriverArea
 from guest_agent.virtqueue.factory import driver_area_size
-from guest_agent.virtqueue.queue import NoQueueHere
 from spec.balloon import STATISTIC, BalloonQueue, CommandId
 from spec.layout import dtype_of
 from vdev.memory import PAGE_SIZE, GuestMemory
@@ -27,9 +27,6 @@ __all__ = [
     "HintPhase",
     "command_ids",
 ]
-
-_MAGIC = int.from_bytes(b"VBLN", "little")
-_REASON_SIZE = 256
 
 FRAMES_PER_REQUEST = 256
 REPORTS_PER_REQUEST = 32
@@ -64,7 +61,7 @@ STATE = "balloon_driver_state" / Struct(
     "report_due" / Int32ul,  # 1: a pass of free page reporting is under way
     "reporting_count" / Int32ul,  # blocks in the report that the device holds
     "report_low_water" / Int64ul,  # fewest free pages since the last pass
-    "reason" / Bytes(_REASON_SIZE),  # why the device was given up, UTF-8 padded with zeros; all zeros: it was not
+    REASON,
 )
 BUFFERS = "balloon_driver_buffers" / Struct(
     "inflate_frames" / Array(FRAMES_PER_REQUEST, Int32ul),
@@ -80,13 +77,15 @@ def command_ids(queue_size: int) -> Construct:
     return "command_ids" / Struct("id" / Array(queue_size, Int32ul), "in_use" / Array(queue_size, Int8ul))
 
 
-class BalloonArea:
+class BalloonArea(DriverArea):
     """The driver's area at the page-aligned guest-physical `address`, for queues of up to `queue_size` descriptors."""
 
+    name = "balloon"
+    layout = STATE
+    magic = int.from_bytes(b"VBLN", "little")
+
     def __init__(self, memory: GuestMemory, address: int, queue_size: int) -> None:
-        self.memory = memory
-        self.address = address
-        self._state = memory.view(address, STATE)
+        super().__init__(memory, address)
         self._buffers_address = address + _whole_pages(STATE.sizeof())
         self._buffers = memory.view(self._buffers_address, BUFFERS)
         self._ids_address = self._buffers_address + _whole_pages(BUFFERS.sizeof())
@@ -107,7 +106,7 @@ class BalloonArea:
         memory.write(address, bytes(cls.size(queue_size)))
         area = cls(memory, address, queue_size)
         area["queue_size"] = queue_size
-        area["magic"] = _MAGIC
+        area["magic"] = cls.magic
         return area
 
     @classmethod
@@ -116,30 +115,10 @@ class BalloonArea:
 
         Raises NoQueueHere.
         """
-        state = memory.view(address, STATE)
-        if state["magic"] != _MAGIC:
-            raise NoQueueHere(f"no balloon driver's area at {address:#x}")
-        return cls(memory, address, int(state["queue_size"]))
+        cls.require(memory, address)
+        return cls(memory, address, int(memory.view(address, STATE)["queue_size"]))
 
     # State
-
-    def __getitem__(self, field: str) -> int:
-        return int(self._state[field])
-
-    def __setitem__(self, field: str, value: int) -> None:
-        self._state[field] = value
-        self.memory.mark_written(self.address, STATE.sizeof())
-
-    @property
-    def reason(self) -> str | None:
-        """Why the device was given up, None if it was not."""
-        text = self._state["reason"].tobytes().rstrip(b"\0")
-        return text.decode(errors="replace") or None
-
-    @reason.setter
-    def reason(self, why: str) -> None:
-        self._state["reason"] = np.void(why.encode()[:_REASON_SIZE].ljust(_REASON_SIZE, b"\0"))
-        self.memory.mark_written(self.address, STATE.sizeof())
 
     @property
     def is_hinting(self) -> bool:

@@ -5,30 +5,23 @@ from guest_agent.drivers.balloon.hinting import MIN_QUEUE_SIZE, HintPoster
 from guest_agent.drivers.balloon.inflation import Inflater
 from guest_agent.drivers.balloon.reporting import FreePageReporter
 from guest_agent.drivers.balloon.statistics import StatisticsAnswerer, StatisticsSource
+from guest_agent.drivers.giving_up import check_needs_no_reset, give_up_device
 from guest_agent.drivers.pages import PageAllocator
+from guest_agent.drivers.rings import RING_DRIVER_FEATURES, usable_queue_size
 from guest_agent.page_database import Owner
 from guest_agent.transport import Transport
 from guest_agent.virtqueue.factory import attach_driver_queue, make_driver_queue
 from guest_agent.virtqueue.queue import DriverQueue
 from spec.balloon import CONFIG, BalloonFeature, BalloonQueue, QueueNumbering, queue_numbers
-from spec.device import DeviceStatus, Feature, feature_mask
+from spec.device import Feature, feature_mask
 from spec.mmio import Interrupt
 from vdev.errors import DeviceViolation
-from vdev.events import SILENT, Emitter, ViolationFound
+from vdev.events import SILENT, Emitter
 from vdev.memory import GuestMemory
 
 __all__ = ["BALLOON_DRIVER_FEATURES", "BalloonDriver"]
 
-BALLOON_DRIVER_FEATURES = feature_mask(
-    Feature.VERSION_1,
-    Feature.EVENT_IDX,
-    Feature.INDIRECT_DESC,
-    Feature.RING_PACKED,
-    Feature.IN_ORDER,
-    Feature.NOTIFICATION_DATA,
-    Feature.RING_RESET,
-    *BalloonFeature,
-)
+BALLOON_DRIVER_FEATURES = RING_DRIVER_FEATURES | feature_mask(*BalloonFeature)
 """Every feature that this driver knows how to use."""
 
 _NUMBERINGS = tuple(QueueNumbering)
@@ -115,7 +108,7 @@ class BalloonDriver:
         area["numbering"] = _NUMBERINGS.index(numbering)
         queues = {}
         for role, number in queue_numbers(features, numbering).items():
-            size = min(queue_size, _power_of_two_below(registers.queue_size_max(number)))
+            size = usable_queue_size(queue_size, registers.queue_size_max(number))
             if size < _NEEDED_SIZES.get(role, 1):
                 raise registers.fail(f"queue {number} ({role.name}) has at most {size} descriptors")
             queues[role] = make_driver_queue(memory, number, size, area.queue_address(role), features, events)
@@ -271,13 +264,7 @@ class BalloonDriver:
 
     def _look_at_device(self) -> bool:
         self._area["config_pending"] = 0
-        if self._registers.needs_reset:
-            self._give_up(
-                DeviceViolation(
-                    "Basic Facilities of a Virtio Device / Device Status Field", "the device set DEVICE_NEEDS_RESET"
-                )
-            )
-            return False
+        check_needs_no_reset(self._registers)
         config = self._registers.read_config(CONFIG)
         self._inflater.see_target(config["num_pages"])
         if self._hints is not None:
@@ -287,16 +274,8 @@ class BalloonDriver:
         return True
 
     def _give_up(self, why: DeviceViolation) -> None:
-        """Reset the device and mark it FAILED, then let all pages go: the guest lives on without its balloon."""
-        self._area.reason = str(why)
-        if self._events.listening:
-            self._events.emit(ViolationFound("balloon", "device", why.statement, why.message))
-        try:
-            self._registers.reset()
-        except DeviceViolation as refusal:
-            # It does not even reset. There is nothing more a driver could do to it.
-            self._area.reason = f"{why}; {refusal}"
-        self._registers.set_status(DeviceStatus.FAILED)
+        """Let all pages go, too: the guest lives on without its balloon."""
+        give_up_device(self._area, self._registers, why, self._events)
         held = self._allocator.blocks_of(Owner.BALLOON, Owner.HINTED, Owner.REPORTED)
         self._allocator.free_blocks(held.pages)
 
@@ -309,7 +288,3 @@ def _choose_features(offered: int, poison_value: int | None) -> int:
         # Its free pages hold a pattern that the device would not know of ("Feature bits", driver requirements).
         return offered & ~feature_mask(BalloonFeature.PAGE_REPORTING, BalloonFeature.FREE_PAGE_HINT)
     return offered
-
-
-def _power_of_two_below(size: int) -> int:
-    return 1 << (size.bit_length() - 1) if size else 0

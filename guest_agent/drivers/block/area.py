@@ -1,18 +1,15 @@
 """What the block driver keeps in guest RAM: its state, and for each queue its requests and its ring."""
 
-import numpy as np
-from construct import Bytes, Int32ul, Int64ul, Struct
+from construct import Int32ul, Int64ul, Struct
 
+from guest_agent.drivers.area import REASON, DriverArea
 from guest_agent.drivers.block.slots import PAYLOAD_SIZE, RequestSlots
-from guest_agent.drivers.rings import ring_area_size
-from guest_agent.virtqueue.queue import NoQueueHere
+from guest_agent.virtqueue.factory import driver_area_size
 from spec.block import DATA_RANGE, BlockFeature
 from vdev.memory import PAGE_SIZE, GuestMemory
 
 __all__ = ["INDIRECT_CAPACITY", "SEGMENT_LIMIT", "STATE", "BlockArea"]
 
-_MAGIC = int.from_bytes(b"VBLK", "little")
-_REASON_SIZE = 256
 _NO_LIMIT = 0xFFFF_FFFF
 _SIZE_LIMIT = 1 << 30
 """Bytes in a segment where the device names no limit."""
@@ -36,24 +33,26 @@ STATE = "block_driver_state" / Struct(
     "discard_ranges_max" / Int32ul,
     "zeroes_sectors_max" / Int32ul,
     "zeroes_ranges_max" / Int32ul,
-    "reason" / Bytes(_REASON_SIZE),  # why the device was given up, UTF-8 padded with zeros; all zeros: it was not
+    REASON,
 )
 
 
-class BlockArea:
+class BlockArea(DriverArea):
     """The driver's area at the page-aligned guest-physical `address`, for queues of up to `queue_size` descriptors."""
 
+    name = "block"
+    layout = STATE
+    magic = int.from_bytes(b"VBLK", "little")
+
     def __init__(self, memory: GuestMemory, address: int, queue_size: int) -> None:
-        self.memory = memory
-        self.address = address
-        self._state = memory.view(address, STATE)
+        super().__init__(memory, address)
         self._slots_size = RequestSlots.area_size(queue_size)
-        self._queue_size = self._slots_size + ring_area_size(queue_size, INDIRECT_CAPACITY)
+        self._queue_size = self._slots_size + driver_area_size(queue_size, INDIRECT_CAPACITY)
 
     @staticmethod
     def size(queue_size: int, queue_count: int) -> int:
         """Bytes of the whole area, a multiple of the page size."""
-        ring_size = ring_area_size(queue_size, INDIRECT_CAPACITY)
+        ring_size = driver_area_size(queue_size, INDIRECT_CAPACITY)
         return PAGE_SIZE + queue_count * (RequestSlots.area_size(queue_size) + ring_size)
 
     @classmethod
@@ -62,7 +61,7 @@ class BlockArea:
         memory.write(address, bytes(PAGE_SIZE))
         area = cls(memory, address, queue_size)
         area["queue_size"] = queue_size
-        area["magic"] = _MAGIC
+        area["magic"] = cls.magic
         return area
 
     @classmethod
@@ -71,27 +70,8 @@ class BlockArea:
 
         Raises NoQueueHere.
         """
-        state = memory.view(address, STATE)
-        if state["magic"] != _MAGIC:
-            raise NoQueueHere(f"no block driver's area at {address:#x}")
-        return cls(memory, address, int(state["queue_size"]))
-
-    def __getitem__(self, field: str) -> int:
-        return int(self._state[field])
-
-    def __setitem__(self, field: str, value: int) -> None:
-        self._state[field] = value
-        self.memory.mark_written(self.address, STATE.sizeof())
-
-    @property
-    def reason(self) -> str | None:
-        """Why the device was given up, None if it was not."""
-        return self._state["reason"].tobytes().rstrip(b"\0").decode(errors="replace") or None
-
-    @reason.setter
-    def reason(self, why: str) -> None:
-        self._state["reason"] = np.void(why.encode()[:_REASON_SIZE].ljust(_REASON_SIZE, b"\0"))
-        self.memory.mark_written(self.address, STATE.sizeof())
+        cls.require(memory, address)
+        return cls(memory, address, int(memory.view(address, STATE)["queue_size"]))
 
     def slots_address(self, queue: int) -> int:
         """Return where the request slots of a queue begin."""

@@ -7,7 +7,8 @@ import numpy as np
 from guest_agent.drivers.block.area import BlockArea
 from guest_agent.drivers.block.parts import Limits, Part, Segments, split_ranges, split_transfer
 from guest_agent.drivers.block.request_queue import Completion, RequestQueue
-from guest_agent.drivers.rings import usable_queue_size
+from guest_agent.drivers.giving_up import check_needs_no_reset, give_up_device
+from guest_agent.drivers.rings import RING_DRIVER_FEATURES, usable_queue_size
 from guest_agent.transport import DeviceRefused, Transport
 from spec.block import (
     CONFIG,
@@ -18,23 +19,16 @@ from spec.block import (
     RangeFlag,
     RequestType,
 )
-from spec.device import DeviceStatus, Feature, feature_mask
+from spec.device import Feature, feature_mask
 from spec.layout import dtype_of
 from spec.mmio import Interrupt
 from vdev.errors import DeviceViolation
-from vdev.events import SILENT, Emitter, ViolationFound
+from vdev.events import SILENT, Emitter
 from vdev.memory import GuestMemory
 
 __all__ = ["BLOCK_DRIVER_FEATURES", "BlockDriver", "Completion"]
 
-BLOCK_DRIVER_FEATURES = feature_mask(
-    Feature.VERSION_1,
-    Feature.EVENT_IDX,
-    Feature.INDIRECT_DESC,
-    Feature.RING_PACKED,
-    Feature.IN_ORDER,
-    Feature.NOTIFICATION_DATA,
-    Feature.RING_RESET,
+BLOCK_DRIVER_FEATURES = RING_DRIVER_FEATURES | feature_mask(
     BlockFeature.SIZE_MAX,
     BlockFeature.SEG_MAX,
     BlockFeature.RO,
@@ -295,21 +289,9 @@ class BlockDriver:
         """Do nothing: everything that matters to a disk comes with an interrupt."""
 
     def _look_at_device(self) -> None:
-        if self._transport.needs_reset:
-            raise DeviceViolation(
-                "Basic Facilities of a Virtio Device / Device Status Field", "the device set DEVICE_NEEDS_RESET"
-            )
+        check_needs_no_reset(self._transport)
         self._area["capacity"] = self._capacity = self._transport.read_config(CONFIG)["capacity"]
 
     def _give_up(self, why: DeviceViolation) -> None:
-        reason = str(why)
-        if self._events.listening:
-            self._events.emit(ViolationFound("block", "device", why.statement, why.message))
-        try:
-            self._transport.reset()
-        except DeviceViolation as refusal:
-            # It does not even reset. There is nothing more a driver could do to it.
-            reason = f"{why}; {refusal}"
-        self._transport.set_status(DeviceStatus.FAILED)
-        self._area.reason = reason
+        give_up_device(self._area, self._transport, why, self._events)
         self._gave_up = self._area.reason

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from guest_agent.drivers.block.area import INDIRECT_CAPACITY, BlockArea
 from guest_agent.drivers.block.parts import Part
 from guest_agent.drivers.block.slots import RequestSlots
-from guest_agent.drivers.rings import attach_ring, make_ring
+from guest_agent.virtqueue.factory import attach_driver_queue, make_driver_queue
 from guest_agent.virtqueue.queue import DriverQueue, QueueFull
 from spec.block import ID_SIZE, RequestStatus, RequestType
 from spec.device import Feature
@@ -52,15 +52,16 @@ class RequestQueue:
     def create(cls, area: BlockArea, number: int, size: int, events: Emitter) -> "RequestQueue":
         """Return an empty queue of `size` descriptors in its part of `area`."""
         features, address = area["features"], area.ring_address(number)
-        ring = make_ring(area.memory, number, size, address, features, events, INDIRECT_CAPACITY)
+        ring = make_driver_queue(
+            area.memory, number, size, address, features, events, indirect_capacity=INDIRECT_CAPACITY
+        )
         return cls(ring, RequestSlots.create(area.memory, area.slots_address(number), size), features)
 
     @classmethod
     def attach(cls, area: BlockArea, number: int, events: Emitter) -> "RequestQueue":
         """Go on with the queue that `create` made. Raises NoQueueHere."""
-        features = area["features"]
-        ring = attach_ring(area.memory, number, area.ring_address(number), features, events)
-        return cls(ring, RequestSlots(area.memory, area.slots_address(number), ring.size), features)
+        ring = attach_driver_queue(area.memory, number, area.ring_address(number), events)
+        return cls(ring, RequestSlots(area.memory, area.slots_address(number), ring.size), area["features"])
 
     def submit(self, kind: RequestType, parts: Sequence[Part], token: int, payloads: Sequence[bytes] = ()) -> None:
         """Place one caller's request, which is one of the device's for each of `parts`.
