@@ -73,7 +73,7 @@ class TestDriversAndWorkload:
         def handle_interrupt(self):
             self.log.append("interrupt")
 
-        def report_free_pages(self):
+        def housekeep(self):
             return False
 
         def work(self):
