@@ -1,5 +1,5 @@
 # make demo    install into .venv and move a guest while it works
-# make test    install what the tests need and run them all, with coverage
+# make test    install what the tests need, real peers among it, and run them all, with coverage
 # make peers   fetch the real guests and devices that some tests work with (Debian packages, once)
 # make lint    format, lint, types, import rules
 # make docs    write the tables of the code into the documents
@@ -21,6 +21,7 @@ demo: $(VENV)/.has-vdev
 	$(BIN)/vdev migrate --ram 1GiB --workload churn
 
 test: $(VENV)/.has-test
+	-@$(PYTHON) tests/peers/set_up.py
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 peers:
