@@ -5,17 +5,17 @@ A device type is a subclass that says what it offers and handles a queue's buffe
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import construct
 import numpy.typing as npt
 
-from spec.device import DeviceStatus, Feature, feature_mask
+from spec.device import DeviceStatus
 from spec.device_state import DEVICE_STATE
 from spec.mmio import Interrupt
 from vdev.config_space import ConfigSpace
 from vdev.device_queues import DeviceQueues, QueueFactory, QueueSetup
+from vdev.device_type import RING_FEATURES, DeviceType
 from vdev.errors import DriverViolation, GuestAddressError, SavedStateError
 from vdev.events import SILENT, ConfigChanged, ConfigWritten, DeviceStatusChanged, Emitter, ViolationFound
 from vdev.memory import GuestMemory, Region
@@ -29,17 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RING_FEATURES", "Device", "QueueFactory", "QueueSetup"]
 
-RING_FEATURES = feature_mask(
-    Feature.VERSION_1,
-    Feature.INDIRECT_DESC,
-    Feature.EVENT_IDX,
-    Feature.RING_PACKED,
-    Feature.IN_ORDER,
-    Feature.NOTIFICATION_DATA,
-    Feature.RING_RESET,
-)
-"""What every device here offers beside its own type's features."""
-
 # Plain integers: on the way of each buffer an IntFlag operation costs as much as a descriptor.
 _DRIVER_OK = int(DeviceStatus.DRIVER_OK)
 _RUNNING_BITS = int(DeviceStatus.DRIVER_OK | DeviceStatus.DEVICE_NEEDS_RESET)
@@ -49,25 +38,13 @@ _FEATURE_WORDS = 5
 _PASSES = 16
 
 
-class Device:
-    """Base of all devices.
+class Device(DeviceType):
+    """Base of all devices. What a subclass sets and overrides is in `DeviceType`.
 
-    A subclass sets the class attributes and overrides `handle_queue`; the other hooks do nothing by default.
     `interrupt` is what a transport with one interrupt line sets: called each time the driver is to look at
     `interrupt_status`. One with an interrupt for each queue sets `call`, called with the queue's number for used
     buffers, and `announce_config` for a changed configuration space.
     """
-
-    device_id: ClassVar[int]
-    name: str
-    queue_sizes: tuple[int, ...] = ()
-    """The most descriptors that each queue can have."""
-    offered_features: int = RING_FEATURES
-    type_features: ClassVar[tuple[IntEnum, ...]] = ()
-    """The feature bits of the device type itself, for those who name them."""
-    config_layout: ClassVar[construct.Construct | None] = None
-    writable_config: ClassVar[frozenset[str]] = frozenset()
-    """Fields of the configuration space that the driver may write."""
 
     def __init__(
         self, memory: GuestMemory, *, events: Emitter = SILENT, make_queue: QueueFactory = make_device_queue
@@ -88,53 +65,6 @@ class Device:
         self._config = ConfigSpace(self.config_layout)
         self._queues = DeviceQueues(len(self.queue_sizes), memory, make_queue, events)
         self._events = events
-
-    # What a device type overrides
-
-    def handle_queue(self, number: int) -> None:
-        """Take the buffers that are available in queue `number`, at most one ring full of them, and serve them.
-
-        What cannot be served yet is popped all the same and pushed later: what stays in the ring looks like new work.
-
-        Raises DriverViolation for bad input, which puts the device into DEVICE_NEEDS_RESET.
-        """
-
-    def negotiated(self) -> None:
-        """FEATURES_OK was set: `features` are known."""
-
-    def started(self) -> None:
-        """DRIVER_OK was set."""
-
-    def config_written(self, offset: int, size: int) -> None:
-        """The driver wrote `size` bytes at `offset` of the configuration space."""
-
-    def queue_stopped(self, number: int) -> None:
-        """A queue is gone: forget what was kept of it."""
-
-    def memory_replaced(self, before: tuple[Region, ...]) -> None:
-        """Guest RAM has other regions than `before`: whatever was kept by page number is to be numbered anew."""
-
-    def save_specific(self) -> bytes:
-        """Return what the device type must not forget; the base knows of queues and configuration space."""
-        return b""
-
-    def restore_specific(self, state: bytes) -> None:
-        """Go on from what `save_specific` gave, after everything else was restored."""
-
-    def close(self) -> None:
-        """Give up what the device holds beside guest RAM, such as an open file; it is not used again."""
-
-    def queue_size_max(self, number: int) -> int:
-        """Return the most descriptors queue `number` can have, 0 where there is no such queue."""
-        return self.queue_sizes[number] if number < len(self.queue_sizes) else 0
-
-    def queue_name(self, number: int) -> str:
-        """Return what queue `number` is for, in a word or two for people; "" where there is nothing to say."""
-        return ""
-
-    def writable_fields(self) -> frozenset[str]:
-        """Return the configuration fields that the driver may write at this moment."""
-        return self.writable_config
 
     # What a device type uses
 
