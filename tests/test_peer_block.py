@@ -57,19 +57,22 @@ def test_10000_random_requests_leave_qemus_disk_as_our_driver_says(tree, tmp_pat
     assert (compared.returncode, compared.stdout) == (0, b"Images are identical.\n")
 
 
+@pytest.fixture
+def blkio():
+    """The command that drives a disk with libblkio; its arguments are those of ``peers/blkio_driver.py``."""
+    python = have(lambda: parts.TRIXIE.command("usr/bin/python3"))
+    library = have(lambda: parts.TRIXIE.find("usr/lib/x86_64-linux-gnu/libblkio.so.1"))
+    program = pathlib.Path(parts.__file__).with_name("blkio_driver.py")
+    return ["env", f"PYTHONHOME={parts.TRIXIE.root / 'usr'}", *python, str(program), str(library)]
+
+
 @pytest.mark.peer_libblkio
 @pytest.mark.parametrize("depth", [1, 32])
-async def test_libblkio_reads_from_our_disk_what_it_wrote(depth, tmp_path):
+async def test_libblkio_reads_from_our_disk_what_it_wrote(depth, blkio, tmp_path):
     content = random.Random(2).randbytes(8 * MIB)
     (tmp_path / "disk").write_bytes(content)
     disk = served_block(tmp_path / "disk", Feature.EVENT_IDX, Feature.INDIRECT_DESC)
-    driver = have(lambda: parts.TRIXIE.command("usr/bin/python3"))
-    library = have(lambda: parts.TRIXIE.find("usr/lib/x86_64-linux-gnu/libblkio.so.1"))
-    command = [
-        *("env", f"PYTHONHOME={parts.TRIXIE.root / 'usr'}", *driver),
-        *(str(pathlib.Path(parts.__file__).with_name("blkio_driver.py")), str(library)),
-        *(str(tmp_path / "s"), "12", "3000", str(depth)),
-    ]
+    command = [*blkio, str(tmp_path / "s"), "12", "3000", str(depth)]
     async with serving(disk, tmp_path / "s"):
         with trio.fail_after(60):
             done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)

@@ -1,5 +1,6 @@
 """User-mode Linux, a kernel that is a program, drives our devices over vhost-user: no hypervisor, no privileges."""
 
+import functools
 import hashlib
 import os
 import random
@@ -27,12 +28,15 @@ SLACK = 8 * MIB
 @pytest.fixture
 def uml():
     """The command line of a user-mode Linux with these devices."""
+    have(guest.user_mode_linux)
+    return guest.user_mode_linux
 
-    def command(*devices, **options):
-        return have(lambda: guest.user_mode_linux(*devices, **options))
 
-    command()
-    return command
+@pytest.fixture
+def uml_with_entropy():
+    """The same with a kernel that has an entropy driver."""
+    have(lambda: guest.user_mode_linux(kernel=image.UML_WITH_ENTROPY))
+    return functools.partial(guest.user_mode_linux, kernel=image.UML_WITH_ENTROPY)
 
 
 def sizes(ranges):
@@ -220,18 +224,18 @@ async def test_a_file_system_on_our_disk_is_mounted_written_and_read_from_inside
 def make_file_system(path, size, tree):
     with path.open("wb") as file:
         file.truncate(size)
-    make = have(lambda: parts.BOOKWORM.command("sbin/mke2fs"))
+    make = parts.BOOKWORM.command("sbin/mke2fs")
     subprocess.run([*make, "-q", "-F", "-t", "ext4", "-d", str(tree), str(path)], check=True, timeout=60)
 
 
 def check_file_system(path):
-    check = have(lambda: parts.BOOKWORM.command("sbin/e2fsck"))
+    check = parts.BOOKWORM.command("sbin/e2fsck")
     subprocess.run([*check, "-f", "-n", str(path)], check=True, capture_output=True, timeout=60)
 
 
 def extract(path, name):
     """A file of an ext4 image, read by the tool that needs no mount."""
-    debugfs = have(lambda: parts.BOOKWORM.command("sbin/debugfs"))
+    debugfs = parts.BOOKWORM.command("sbin/debugfs")
     done = subprocess.run([*debugfs, "-R", f"cat {name}", str(path)], check=True, capture_output=True, timeout=60)
     return done.stdout
 
@@ -256,8 +260,8 @@ async def test_raw_sectors_of_our_disk_are_the_files_bytes(uml, tmp_path):
     assert got[MIB + 65536 :] == expected[MIB + 65536 :]
 
 
-async def test_the_guests_hardware_random_numbers_are_those_of_our_entropy_device(tmp_path):
-    command = have(lambda: guest.user_mode_linux(f"{tmp_path}/s:4", kernel=image.UML_WITH_ENTROPY))
+async def test_the_guests_hardware_random_numbers_are_those_of_our_entropy_device(uml_with_entropy, tmp_path):
+    command = uml_with_entropy(f"{tmp_path}/s:4")
     source = CountedBytes()
     device = served_entropy(source, *RING_FEATURES)
     async with serving(device, tmp_path / "s"), guest.boot(command) as running:
@@ -267,3 +271,28 @@ async def test_the_guests_hardware_random_numbers_are_those_of_our_entropy_devic
         assert len(read) == 4096
         assert device.given_size >= 4096
         assert all(read[at : at + 8] in source.given for at in range(0, len(read), 8))
+
+
+async def test_guests_that_are_killed_one_after_the_other_leave_the_device_as_new(uml, tmp_path):
+    balloon = ServedBalloon(*RING_FEATURES)
+    command = uml(f"{tmp_path}/s:5")
+    async with serving(balloon.device, tmp_path / "s") as back_end:
+        descriptor_count = open_descriptor_count()
+        for round_number in range(3):
+            async with guest.boot(command) as running:
+                await balloon.inflate(16 * MIB)
+                hints = await balloon.hints()
+                assert sizes(hints) > 128 * MIB
+                assert back_end.statistics.is_connected
+                assert await running.run("echo still here") == "still here\n"
+            # It was killed with a balloon, and with hints that nobody was done with.
+            await until(lambda: not back_end.statistics.is_connected, "the back end sees that the guest is gone")
+            assert back_end.statistics.front_end_count == round_number + 1
+            assert balloon.device.status == 0
+            assert balloon.device.actual == 0
+            assert open_descriptor_count() == descriptor_count
+            balloon.device.set_target(0)
+
+
+def open_descriptor_count():
+    return len(os.listdir("/proc/self/fd"))

@@ -91,12 +91,12 @@ def lone_error():
 @contextlib.asynccontextmanager
 async def boot(command):
     """Run ``command``, whose standard input and output are a guest's console, until the body ends."""
+    process = await trio.lowlevel.open_process(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    guest = Guest(process)
     with lone_error():
-        async with trio.open_nursery() as nursery:
-            process = await trio.lowlevel.open_process(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-            )
-            guest = Guest(process)
+        async with process.stdin, process.stdout, trio.open_nursery() as nursery:
             try:
                 nursery.start_soon(guest._read_console)
                 await guest._wait_for(image.READY, 0, BOOT_LIMIT)
