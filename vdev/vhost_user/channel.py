@@ -38,10 +38,13 @@ class BackEndChannel:
         """SET_BACKEND_REQ_FD. Raises FrontEndViolation for something that is no socket."""
         if not stat.S_ISSOCK(os.fstat(message.fds[0]).st_mode):
             raise FrontEndViolation("Back-end communication", "the file descriptor is no socket")
-        [fd] = message.take_fds()
+        try:
+            sock = socket.socket(fileno=message.fds[0])
+        except OSError as error:  # its place in a file system, opened with O_PATH
+            raise FrontEndViolation("Back-end communication", f"the socket cannot be used: {error}") from error
+        message.take_fds()
         self.close()
-        self._socket = socket.socket(fileno=fd)
-        self._socket.setblocking(False)
+        self._socket = sock
 
     def send_config_change(self) -> bool:
         """Tell that configuration space changed; false if there is no room for a message now.
@@ -50,7 +53,7 @@ class BackEndChannel:
         """
         assert self._socket is not None
         try:
-            sent = self._socket.send(_CONFIG_CHANGE)
+            sent = self._socket.send(_CONFIG_CHANGE, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:

@@ -113,7 +113,6 @@ class DeviceStateTransfer:
             raise FrontEndViolation(_CLAUSE, "the file descriptor is neither a pipe nor a socket")
         self.close()
         [fd] = message.take_fds()
-        os.set_blocking(fd, False)
         self.current = Transfer(fd, direction, self.save() if direction is TransferDirection.SAVE else b"")
         self.on_start(self.current)
         answer: bytes = U64.build({"value": NO_FD})

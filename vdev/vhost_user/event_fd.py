@@ -3,11 +3,12 @@
 The text allows an eventfd or a pipe. Whose it is decides little: it may be anything, full, or closed at its other end.
 """
 
-import fcntl
 import os
 import select
 import stat
 from collections.abc import Callable
+
+from vdev.vhost_user.at_once import read_at_once
 
 __all__ = ["EventFd", "EventFdGone"]
 
@@ -25,21 +26,15 @@ class EventFd:
     Raises ValueError, and closes `fd`, if nobody could wait on it.
     """
 
-    def __init__(self, fd: int, before_close: Callable[[int], None] = lambda _: None, *, read: bool = False) -> None:
+    def __init__(self, fd: int, before_close: Callable[[int], None] = lambda _: None) -> None:
         self._fd = fd
         self._before_close = before_close
         mode = os.fstat(fd).st_mode
         if any(is_unfit(mode) for is_unfit in _UNFIT):
             os.close(fd)
             raise ValueError("a file is no event")
-        if read:
-            # This end is the only reader; the flag does not change what a writer sees of an eventfd.
-            os.set_blocking(fd, False)
-        self._poll: select.poll | None = None
-        if not read and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK:
-            # The flag belongs to both ends, and the front end may want to wait in read(2).
-            self._poll = select.poll()
-            self._poll.register(fd, select.POLLOUT)
+        self._room = select.poll()
+        self._room.register(fd, select.POLLOUT)
 
     def fileno(self) -> int:
         """Return the file descriptor, -1 once closed."""
@@ -48,7 +43,7 @@ class EventFd:
     def take(self) -> bool:
         """Take the signals there are; false if there are none. Never waits. Raises EventFdGone."""
         try:
-            taken = os.read(self._fd, 8)
+            taken = read_at_once(self._fd, 8)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -60,7 +55,8 @@ class EventFd:
     def signal(self) -> None:
         """Add one; a reader that is so far behind that no more fits loses nothing. Raises EventFdGone."""
         try:
-            if self._poll is None or self._poll.poll(0):
+            # Not with `write_at_once`: the kernel has no such write for an eventfd, and would have to be asked first.
+            if self._room.poll(0):
                 os.write(self._fd, _SIGNAL)
         except BlockingIOError:
             pass

@@ -1,11 +1,10 @@
 """Carries a device's state through the channel that a front end gave, in pieces, and waits between them."""
 
-import os
-
 import trio
 
 from spec.vhost_user import TransferDirection
 from vdev.errors import SavedStateError
+from vdev.vhost_user.at_once import read_at_once, write_at_once
 from vdev.vhost_user.device_state import MAX_STATE_SIZE, Transfer
 from vdev.vhost_user.session import Session
 
@@ -55,7 +54,7 @@ async def _write_all(transfer: Transfer) -> None:
     rest = memoryview(transfer.data)
     while rest:
         try:
-            rest = rest[os.write(transfer.fd, rest[:_PIECE]) :]
+            rest = rest[write_at_once(transfer.fd, rest[:_PIECE]) :]
             await trio.lowlevel.checkpoint()
         except BlockingIOError:
             await trio.lowlevel.wait_writable(transfer.fd)
@@ -66,7 +65,7 @@ async def _read_all(transfer: Transfer) -> bytes:
     size = 0
     while True:
         try:
-            piece = os.read(transfer.fd, _PIECE)
+            piece = read_at_once(transfer.fd, _PIECE)
         except BlockingIOError:
             await trio.lowlevel.wait_readable(transfer.fd)
             continue

@@ -149,6 +149,6 @@ class Vrings:
         if not fds:
             return None
         try:
-            return EventFd(fds[0], self._before_close if read else lambda _: None, read=read)
+            return EventFd(fds[0], self._before_close if read else lambda _: None)
         except ValueError as error:
             raise FrontEndViolation("Communication", str(error), queue=ring.number) from error
