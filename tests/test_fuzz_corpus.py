@@ -10,8 +10,8 @@ from fuzz.targets import TARGETS
 import guest_agent.vhost_user.session
 import guest_agent.virtqueue.packed
 import guest_agent.virtqueue.split
+import vdev.vhost_user.dispatch
 import vdev.vhost_user.framing
-import vdev.vhost_user.session
 import vdev.virtqueue.packed
 import vdev.virtqueue.split
 
@@ -26,7 +26,7 @@ FUZZED = {
     "split-driver": (guest_agent.virtqueue.split.SplitDriverQueue, "collect_batch"),
     "packed-driver": (guest_agent.virtqueue.packed.PackedDriverQueue, "collect_batch"),
     "framing": (vdev.vhost_user.framing.MessageDecoder, "_check_header"),
-    "back-end": (vdev.vhost_user.session.Session, "_obey"),
+    "back-end": (vdev.vhost_user.dispatch.Dispatch, "obey"),
     "front-end": (guest_agent.vhost_user.session.FrontEndSession, "_check"),
 }
 """Target -> what it is there to run."""

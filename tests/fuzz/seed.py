@@ -13,10 +13,32 @@ import construct
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from fuzz.back_end import STORE
 from fuzz.front_end import ASKED
+from spec.balloon import BalloonFeature
+from spec.device import Feature, feature_mask
 from spec.packed_ring import PackedFlag
 from spec.split_ring import DescriptorFlag
-from spec.vhost_user import CONFIG, FRONT_END_REQUESTS, MEMORY_TABLE, U64, VRING_ADDRESS, VRING_STATE, FrontEndRequest
+from spec.vhost_user import (
+    BACK_END_STATE,
+    CONFIG,
+    DEVICE_STATE_TRANSFER,
+    FRONT_END_REQUESTS,
+    INFLIGHT,
+    LOG,
+    LOG_ALL,
+    MEMORY_TABLE,
+    PROTOCOL_FEATURES,
+    U64,
+    VRING_ADDRESS,
+    VRING_STATE,
+    FrontEndRequest,
+    ProtocolFeature,
+    TransferDirection,
+    protocol_feature_mask,
+)
+from vdev.devices.balloon import BalloonDevice
+from vdev.memory import GuestMemory
 from vdev.vhost_user.framing import encode
 
 _SIZE = 4
@@ -88,7 +110,7 @@ def memory_table() -> bytes:
     return bytes([200]) + encode(FrontEndRequest.SET_MEM_TABLE, body) + encode(FrontEndRequest.SET_CONFIG, config)
 
 
-def _messages(*messages: tuple[FrontEndRequest, int, bytes]) -> bytes:
+def _messages(*messages: tuple[int, int, bytes]) -> bytes:
     """Return an input of the target back-end: (request, which descriptors, payload) each."""
     return b"".join(bytes([request, 9, fds, len(body)]) + body for request, fds, body in messages)
 
@@ -117,6 +139,80 @@ def served_ring(features: int) -> bytes:
     )
 
 
+_STATISTICS = feature_mask(Feature.VERSION_1, PROTOCOL_FEATURES, BalloonFeature.STATS_VQ)
+_R, _F = FrontEndRequest, ProtocolFeature
+_TRACKING = protocol_feature_mask(
+    _F.MQ, _F.LOG_SHMFD, _F.REPLY_ACK, _F.RESET_DEVICE, _F.INFLIGHT_SHMFD, _F.DEVICE_STATE
+)
+
+
+def _bring_up(features: int, **address: int) -> list[tuple[int, int, bytes]]:
+    """Return messages up to a ring of eight that is set up and not started; its areas lie in one page's content."""
+    region = {"guest_address": 0, "size": 0x4000, "user_address": 0x10000, "mmap_offset": 0}
+    place = {"index": 2, "flags": 0, "descriptor": 0x10000, "used": 0x120A0, "available": 0x10080, "log": 0}
+    packed = features >> Feature.RING_PACKED & 1
+    return [
+        (_R.SET_PROTOCOL_FEATURES, 0, U64.build({"value": _TRACKING})),
+        (_R.SET_FEATURES, 0, U64.build({"value": features | _STATISTICS})),
+        (_R.SET_MEM_TABLE, 0x11, MEMORY_TABLE.build({"region_count": 1, "regions": [region]})),
+        (_R.SET_VRING_NUM, 0, VRING_STATE.build({"index": 2, "num": 8})),
+        (_R.SET_VRING_BASE, 0, VRING_STATE.build({"index": 2, "num": 0x8000_8000 if packed else 0})),
+        (_R.SET_VRING_ADDR, 0, VRING_ADDRESS.build(place | address)),
+    ]
+
+
+def _start(base: int) -> list[tuple[int, int, bytes]]:
+    """Return messages that start the ring, and start it again."""
+    start = [
+        (_R.SET_VRING_KICK, 1, U64.build({"value": 2})),
+        (_R.SET_VRING_ENABLE, 0, VRING_STATE.build({"index": 2, "num": 1})),
+    ]
+    again = (_R.SET_VRING_BASE, 0, VRING_STATE.build({"index": 2, "num": base}))
+    return [*start, (_R.GET_VRING_BASE, 0, VRING_STATE.build({"index": 2, "num": 0})), again, *start]
+
+
+def _posted(packed: bool) -> bytes:
+    """Return what stands in RAM: a ring with a buffer of statistics, which a balloon keeps."""
+    if packed:
+        ring = struct.pack("<QIHH", 0x1C0, 10, 0, PackedFlag.AVAIL)
+    else:
+        ring = struct.pack("<QIHH", 0x1C0, 10, 0, 0) * 8 + struct.pack("<HH8HH", 0, 1, *range(8), 0)
+    return ring.ljust(512, b"\0")
+
+
+def tracked_ring(*, packed: bool) -> bytes:
+    """Return a ring whose buffers in flight are noted in an area that the front end stores into."""
+    features = feature_mask(Feature.RING_PACKED) if packed else 0
+    area = INFLIGHT.build({"mmap_size": 0x1000, "mmap_offset": 0, "queue_count": 3, "queue_size": 8})
+    asked = (
+        _R.GET_INFLIGHT_FD,
+        0,
+        INFLIGHT.build({"mmap_size": 0, "mmap_offset": 0, "queue_count": 5, "queue_size": 8}),
+    )
+    stored = (STORE, 0, struct.pack("<HH", 2 * 0x140 + 12, 3))
+    begin = [*_bring_up(features), asked, (_R.SET_INFLIGHT_FD, 0x41, area)]
+    return _messages(*begin, *_start(0x8000_8000 if packed else 0), stored, *_start(0)) + _posted(packed)
+
+
+def logged_ring() -> bytes:
+    """Return a ring whose device's writes are logged, those of the used ring elsewhere."""
+    log = (_R.SET_LOG_BASE, 0x41, LOG.build({"size": 0x1000, "offset": 0}))
+    messages = [*_bring_up(feature_mask(LOG_ALL), flags=1, log=0x3000), log, *_start(0)]
+    return _messages(*messages) + _posted(packed=False)
+
+
+def moved_device() -> bytes:
+    """Return a device's state that is saved, loaded and gone on from."""
+    saved = BACK_END_STATE.build({"regions": [], "device": BalloonDevice(GuestMemory.absent()).save()})
+    save, load = (
+        DEVICE_STATE_TRANSFER.build({"direction": direction, "phase": 0})
+        for direction in (TransferDirection.SAVE, TransferDirection.LOAD)
+    )
+    check = (_R.CHECK_DEVICE_STATE, 0, b"")
+    moved = [(_R.SET_DEVICE_STATE_FD, 0x61, save), check, (_R.SET_DEVICE_STATE_FD, 0x51, load), check]
+    return _messages(*_bring_up(0), *moved, *_start(0)) + saved + bytes(512)
+
+
 def answers() -> bytes:
     """Return an input of the target front-end: a reply of zeros, or what acknowledges, to each request."""
     return b"".join(bytes([place, 0, 5, 0, 8]) + bytes(8) for place in range(len(ASKED)))
@@ -128,7 +224,15 @@ SEEDS = {
     "split-driver": [split_driver(features) for features in range(8)],
     "packed-driver": [packed_driver(features) for features in range(8)],
     "framing": [conversation(), memory_table()],
-    "back-end": [served_ring(0), served_ring(1 << 34), served_ring(1 << 29 | 1 << 28)],
+    "back-end": [
+        served_ring(0),
+        served_ring(1 << 34),
+        served_ring(1 << 29 | 1 << 28),
+        tracked_ring(packed=False),
+        tracked_ring(packed=True),
+        logged_ring(),
+        moved_device(),
+    ],
     "front-end": [answers()],
 }
 """Target -> inputs."""
