@@ -25,7 +25,7 @@ def run(options: MigrateOptions, cut_link_after: int | None = None) -> tuple[Rep
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_same_seed_gives_the_same_trace_and_a_guest_that_lost_nothing(seed):
-    options = MigrateOptions(ram_size=16 * MIB, workload="churn", rate=2000.0, seed=seed)
+    options = MigrateOptions(ram_size=16 * MIB, workload="churn", rate=1000.0, seed=seed)
     report, trace = run(options)
     again, trace_again = run(options)
     assert trace == trace_again
@@ -117,10 +117,11 @@ def test_reported_pages_go_back_to_the_operating_system():
 
 
 def test_a_slow_link_takes_more_rounds_and_loses_nothing():
-    report, _ = run(MigrateOptions(ram_size=32 * MIB, rate=3000.0, max_bandwidth=50 * MIB, downtime_limit=0.01))
+    report, _ = run(MigrateOptions(ram_size=32 * MIB, rate=1000.0, max_bandwidth=50 * MIB, downtime_limit=0.01))
     assert report.outcome is Outcome.COMPLETED
     assert report.verified.mismatched == 0
-    assert len(report.rounds) > 2
+    assert report.converged
+    assert len(report.rounds) > 4
     assert report.pages.resent > 0
 
 
