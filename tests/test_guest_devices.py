@@ -52,7 +52,7 @@ class Side:
 
     @property
     def driver(self):
-        return self.guest._devices.drivers[0]
+        return self.guest.drivers[0]
 
     def live(self, seconds):
         end = self.now + seconds

@@ -69,7 +69,7 @@ class Side:
 
     @property
     def drivers(self):
-        return self.guest._devices.drivers
+        return self.guest.drivers
 
     def live(self, seconds):
         end = self.now + seconds

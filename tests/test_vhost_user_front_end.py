@@ -44,7 +44,7 @@ class LocalGuest:
 
     @property
     def driver(self):
-        return self.guest._devices.drivers[0]
+        return self.guest.drivers[0]
 
     def live_until(self, condition):
         """Run the guest as its process does, until a condition holds."""
