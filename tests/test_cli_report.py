@@ -186,6 +186,11 @@ def test_the_table_says_what_a_person_asks(vdev):
         assert expected in table
 
 
+def test_the_table_names_a_transport_that_is_not_the_usual_one(vdev):
+    table = table_of(make_report(ring="packed", transport="vhost-user"))
+    assert "command-id, packed ring over vhost-user, kernel dirty log" in table
+
+
 def test_a_lost_migration_says_why_and_where_the_guest_is():
     report = make_report(
         outcome=Outcome.DESTINATION_LOST, error="the link was cut in round 2", verified_at="source", rounds=[]

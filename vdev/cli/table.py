@@ -58,7 +58,8 @@ def _facts(report: Report) -> Table:
         table.add_row("total time", format_duration(report.total_seconds))
     table.add_row("on the wire", _wire(report))
     if report.strategy:
-        table.add_row("strategy", f"{report.strategy}, {report.ring} ring, {report.dirty_log} dirty log")
+        over = "" if report.transport == "mmio" else f" over {report.transport}"
+        table.add_row("strategy", f"{report.strategy}, {report.ring} ring{over}, {report.dirty_log} dirty log")
     hints = _list(report.hints)
     if hints:
         table.add_row("hints", hints)

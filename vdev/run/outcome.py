@@ -52,7 +52,7 @@ async def inflate(balloon: BalloonDevice, size: int, schedule: Schedule) -> None
 
 def new_report(options: MigrateOptions, dirty_log: str) -> Report:
     """Return the report of a migration that has not begun."""
-    return Report(Outcome.INTERRUPTED, options.strategy, options.ring, dirty_log)
+    return Report(Outcome.INTERRUPTED, options.strategy, options.ring, dirty_log, transport=options.transport)
 
 
 def outcome_of(error: VdevError) -> Outcome:

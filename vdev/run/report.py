@@ -81,6 +81,8 @@ class Report:
     rounds: list[RoundFigures] = field(default_factory=list)
     verified: Verified = field(default_factory=Verified)
     error: str | None = None
+    transport: str = "mmio"
+    """What carried the balloon to the guest: mmio or vhost-user."""
     verified_at: str = "destination"
     """Where the guest that gave the verdict runs: destination, or source after a failed migration."""
     converged: bool = True
@@ -95,6 +97,7 @@ class Report:
         return {
             "outcome": self.outcome,
             "strategy": self.strategy,
+            "transport": self.transport,
             "ring": self.ring,
             "dirty_log": self.dirty_log,
             "pages": asdict(self.pages),
