@@ -43,6 +43,13 @@ def sizes(ranges):
     return sum(end - first for first, end in ranges) * 4096
 
 
+def quiet_balloon(*ring_features):
+    """A balloon without free page reporting: while the guest reports, it holds what it reports, and is not to here."""
+    balloon = ServedBalloon(*ring_features)
+    balloon.device.offered_features &= ~(1 << BalloonFeature.PAGE_REPORTING)
+    return balloon
+
+
 async def free_memory(running):
     return (await running.memory())["MemFree"]
 
@@ -61,13 +68,13 @@ async def test_the_real_driver_takes_what_our_balloon_offers_and_counts_queues_a
 
 @pytest.mark.parametrize("name", ["split, suppression", "packed", "packed, suppression"])
 async def test_hints_are_the_memory_that_the_guest_says_is_free_and_done_gives_it_back(name, uml, tmp_path):
-    balloon = ServedBalloon(*FORMATS[name])
+    balloon = quiet_balloon(*FORMATS[name])
     async with serving(balloon.device, tmp_path / "s"), guest.boot(uml(f"{tmp_path}/s:5")) as running:
         assert balloon.device.has_feature(Feature.RING_PACKED) == name.startswith("packed")
         free = await free_memory(running)
         hints = await balloon.hints()
         # Whole blocks of 4 MiB only: what is free in smaller pieces stays with the guest.
-        assert 0.85 * free <= sizes(hints) <= free
+        assert 0.85 * free <= sizes(hints) <= free + SLACK
         (region,) = balloon.device.memory.regions
         first_page = region.guest_address // 4096
         assert all(end - first == BLOCK_PAGES and (first_page + first) % BLOCK_PAGES == 0 for first, end in hints)
@@ -84,7 +91,7 @@ async def test_hints_are_the_memory_that_the_guest_says_is_free_and_done_gives_i
 
 
 async def test_a_stop_midway_ends_the_hints_and_a_second_id_brings_the_rest(uml, tmp_path):
-    balloon = ServedBalloon(*RING_FEATURES)
+    balloon = quiet_balloon(*RING_FEATURES)
     hinting = balloon.device.hinting
     command = uml(f"{tmp_path}/s:5", memory_mib=1536)
     async with serving(balloon.device, tmp_path / "s"), guest.boot(command) as running:
@@ -122,7 +129,7 @@ async def test_a_stop_midway_ends_the_hints_and_a_second_id_brings_the_rest(uml,
 
 
 async def test_the_balloon_takes_the_guests_memory_and_gives_it_back(uml, tmp_path):
-    balloon = ServedBalloon(*RING_FEATURES)
+    balloon = quiet_balloon(*RING_FEATURES)
     async with serving(balloon.device, tmp_path / "s"), guest.boot(uml(f"{tmp_path}/s:5")) as running:
         before = await running.memory()
         await balloon.inflate(64 * MIB)
@@ -139,7 +146,7 @@ async def test_the_balloon_takes_the_guests_memory_and_gives_it_back(uml, tmp_pa
 
 
 async def test_without_deflate_on_oom_the_balloon_makes_the_guest_smaller(uml, tmp_path):
-    balloon = ServedBalloon(*RING_FEATURES)
+    balloon = quiet_balloon(*RING_FEATURES)
     balloon.device.offered_features &= ~(1 << BalloonFeature.DEFLATE_ON_OOM)
     async with serving(balloon.device, tmp_path / "s"), guest.boot(uml(f"{tmp_path}/s:5")) as running:
         before = (await running.memory())["MemTotal"]
@@ -150,8 +157,7 @@ async def test_without_deflate_on_oom_the_balloon_makes_the_guest_smaller(uml, t
 
 
 async def test_what_the_balloon_gets_leaves_the_hosts_memory(uml, tmp_path):
-    balloon = ServedBalloon(*RING_FEATURES)
-    balloon.device.offered_features &= ~(1 << BalloonFeature.PAGE_REPORTING)  # it would take them first
+    balloon = quiet_balloon(*RING_FEATURES)
     async with serving(balloon.device, tmp_path / "s"), guest.boot(uml(f"{tmp_path}/s:5")) as running:
         # Pages that were never written cost the host nothing: have the guest write some, and let go of them.
         await running.run("dd if=/dev/zero of=/dirt bs=1M count=160 && rm /dirt")
@@ -168,7 +174,7 @@ def host_memory(balloon):
 
 
 async def test_statistics_are_the_guests_own_figures(uml, tmp_path):
-    balloon = ServedBalloon(*RING_FEATURES)
+    balloon = quiet_balloon(*RING_FEATURES)
     async with serving(balloon.device, tmp_path / "s"), guest.boot(uml(f"{tmp_path}/s:5")) as running:
         memory = await running.memory()
         statistics = await balloon.statistics()
@@ -274,7 +280,7 @@ async def test_the_guests_hardware_random_numbers_are_those_of_our_entropy_devic
 
 
 async def test_guests_that_are_killed_one_after_the_other_leave_the_device_as_new(uml, tmp_path):
-    balloon = ServedBalloon(*RING_FEATURES)
+    balloon = quiet_balloon(*RING_FEATURES)
     command = uml(f"{tmp_path}/s:5")
     async with serving(balloon.device, tmp_path / "s") as back_end:
         descriptor_count = open_descriptor_count()

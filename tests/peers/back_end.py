@@ -9,6 +9,7 @@ import trio
 from peers.guest import lone_error
 from spec.balloon import QueueNumbering
 from spec.device import Feature, feature_mask
+from vdev.device import RING_FEATURES
 from vdev.devices.balloon import BalloonDevice, HintState
 from vdev.devices.block import BlockDevice, BlockFile
 from vdev.devices.entropy import EntropyDevice
@@ -29,6 +30,7 @@ FORMATS = {
     "packed, suppression": (Feature.RING_PACKED, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
     "split in order": (Feature.IN_ORDER, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
     "packed in order": (Feature.IN_ORDER, Feature.RING_PACKED, Feature.EVENT_IDX, Feature.INDIRECT_DESC),
+    "as served": tuple(bit for bit in Feature if RING_FEATURES >> bit & 1),
 }
 
 

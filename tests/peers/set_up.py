@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetch the real peers that the tests work with: user-mode Linux, QEMU, two kernels, libblkio, virtiofsd.
+"""Fetch the real peers that the tests work with: user-mode Linux, two QEMUs, two kernels, libblkio, virtiofsd.
 
     python3 tests/peers/set_up.py [--list]
 
@@ -168,8 +168,9 @@ class Apt:
 
     def _source_of_uml(self):
         """The source package whose version is that of the kernel, of several that the archive keeps."""
-        if shutil.which("cc") is None:
-            raise CannotSetUp("it is built with cc, which is missing; as root: apt-get install gcc libc6-dev")
+        for tool, packages in (("cc", "gcc libc6-dev"), ("xz", "xz-utils")):
+            if shutil.which(tool) is None:
+                raise CannotSetUp(f"it is built with {tool}, which is missing; as root: apt-get install {packages}")
         try:
             release = parts.BOOKWORM.find("usr/lib/uml/modules/*").name
         except parts.Missing as error:
