@@ -17,6 +17,7 @@ RING_DRIVER_FEATURES = feature_mask(
 
 
 def usable_queue_size(wanted: int, size_max: int) -> int:
-    """Return the largest power of two that is at most `wanted` and at most what the device can have; 0 if none is."""
-    limit = min(wanted, size_max)
-    return 1 << (limit.bit_length() - 1) if limit else 0
+    """Return `wanted`, or if the device cannot have so many the largest power of two that it can have; 0 if none."""
+    if wanted <= size_max:
+        return wanted
+    return 1 << (size_max.bit_length() - 1) if size_max else 0

@@ -7,8 +7,8 @@ byte order, which is little-endian wherever `vdev.memory.order` can be imported.
 import numpy as np
 import numpy.typing as npt
 
-from guest_agent.virtqueue.noted_area import AreaHead, NotedArea, offset_of
-from guest_agent.virtqueue.queue import DriverAddresses, NoQueueHere
+from guest_agent.virtqueue.noted_area import NotedArea, offset_of
+from guest_agent.virtqueue.queue import DriverAddresses
 from spec.layout import dtype_of
 from spec.split_area import AREA_MAGIC, NO_BATCH, NOTES, chain_notes, split_area
 from spec.split_ring import (
@@ -51,12 +51,14 @@ class QueueArea(NotedArea):
     some descriptors), after the store, for the dirty log.
     """
 
-    def __init__(self, memory: GuestMemory, address: int, size: int, indirect_capacity: int) -> None:
-        if not is_queue_size(size):
-            raise ValueError(f"{size} is no queue size: a power of two up to {MAX_QUEUE_SIZE} is")
-        self.layout = layout = split_area(size, indirect_capacity)
-        super().__init__(memory, address, size, indirect_capacity, layout.size)
+    format = "split"
+    magic = AREA_MAGIC
+    queue_size_max = MAX_QUEUE_SIZE
+    queue_sizes = f"a power of two up to {MAX_QUEUE_SIZE}"
 
+    def __init__(self, memory: GuestMemory, address: int, size: int, indirect_capacity: int) -> None:
+        super().__init__(memory, address, size, indirect_capacity)
+        self.layout = layout = split_area(size, indirect_capacity)
         self.addresses = DriverAddresses(
             size, address + layout.descriptor, address + layout.available, address + layout.used
         )
@@ -98,35 +100,21 @@ class QueueArea(NotedArea):
         self.free_offset = layout.chain_notes + offset_of(by_slot.dtype, "free")
 
     @classmethod
-    def create(cls, memory: GuestMemory, address: int, size: int, features: int, indirect_capacity: int) -> "QueueArea":
-        """Clear the area and note that all descriptors are free."""
-        area = cls(memory, address, size, indirect_capacity)
-        area.write_head(AREA_MAGIC, features)
-        area.notes[Note.FREE_COUNT] = size
-        area.notes[Note.CALLS_ENABLED] = 1
-        area.notes[Note.BATCH_HEAD] = NO_BATCH
-        area.free[:] = np.arange(size)[::-1]  # a stack: descriptor 0 goes first
-        area.mark(0, area.layout.size)
-        return area
+    def is_queue_size(cls, size: int) -> bool:
+        """Say whether a split queue can have `size` descriptors."""
+        return super().is_queue_size(size) and not size & (size - 1)
 
-    @classmethod
-    def find(cls, memory: GuestMemory, address: int) -> "QueueArea":
-        """Return the area that `create` made at `address`, perhaps in another process or on another machine.
+    @staticmethod
+    def bytes_for(size: int, indirect_capacity: int) -> int:
+        """Return how many bytes the area of a queue of `size` descriptors has."""
+        return split_area(size, indirect_capacity).size
 
-        Raises NoQueueHere.
-        """
-        head = AreaHead.read(memory, address)
-        if head is None:
-            raise NoQueueHere(f"{address:#x} does not begin a page of RAM")
-        magic, size, indirect_capacity = head
-        if (
-            magic != AREA_MAGIC
-            or not is_queue_size(size)
-            or indirect_capacity > MAX_QUEUE_SIZE
-            or not memory.contains(address, split_area(size, indirect_capacity).size)
-        ):
-            raise NoQueueHere(f"no split queue was made at {address:#x}")
-        return cls(memory, address, size, indirect_capacity)
+    def note_empty(self) -> None:
+        """Note, in an area of zeros, that all descriptors are free and calls are enabled."""
+        self.notes[Note.FREE_COUNT] = self.size
+        self.notes[Note.CALLS_ENABLED] = 1
+        self.notes[Note.BATCH_HEAD] = NO_BATCH
+        self.free[:] = np.arange(self.size)[::-1]  # a stack: descriptor 0 goes first
 
     def store_available_word(self, word: int, value: int) -> None:
         """Store one 16-bit word of the available ring, in one piece."""
@@ -141,8 +129,3 @@ class QueueArea(NotedArea):
         ring = self.layout.available + 2 * self.available_ring_word
         self.mark(ring + 2 * place, 2 * before_wrap)
         self.mark(ring, 2 * (count - before_wrap))
-
-
-def is_queue_size(size: int) -> bool:
-    """Say whether a split queue can have `size` descriptors."""
-    return 0 < size <= MAX_QUEUE_SIZE and not size & (size - 1)

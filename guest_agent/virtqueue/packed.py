@@ -5,17 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from guest_agent.virtqueue.noted_area import whole_pages
+from guest_agent.virtqueue.area_queue import AreaQueue
 from guest_agent.virtqueue.packed_area import PackedNote, PackedQueueArea
 from guest_agent.virtqueue.packed_descriptors import PackedDescriptors
 from guest_agent.virtqueue.packed_used import PackedUsed
-from guest_agent.virtqueue.queue import DriverAddresses, Used, UsedBatch
+from guest_agent.virtqueue.queue import Used, UsedBatch
 from spec.device import Feature
-from spec.packed_area import packed_area
 from spec.packed_ring import EventFlag, event_reached, is_position, position
 from vdev.errors import DeviceViolation
-from vdev.events import SILENT, ChainsMadeAvailable, Emitter, UsedCollected
-from vdev.memory import GuestMemory
+from vdev.events import SILENT, ChainsMadeAvailable, Emitter
 from vdev.memory.order import full_fence, store_fence
 
 __all__ = ["PackedDriverQueue"]
@@ -24,74 +22,21 @@ _SMALL_BATCH = 8
 """Below so many buffers one by one is quicker than numpy (benchmarks/bench_packed_ring.py)."""
 
 
-class PackedDriverQueue:
+class PackedDriverQueue(AreaQueue):
     """One packed virtqueue, seen from the driver; see `DriverQueue` for what each method promises.
 
-    Make one with `create`, or go on with one that is in guest RAM already with `attach`. A buffer's head is its id. The
-    object itself holds nothing that changes: two objects over one area are the same queue (of which one at a time may
-    act).
+    A buffer's head is its id.
     """
 
+    area_class = PackedQueueArea
+    _area: PackedQueueArea
+
     def __init__(self, area: PackedQueueArea, number: int, events: Emitter = SILENT) -> None:
-        self.number = number
-        self.size = area.size
-        self.area_address = area.address
-        self._area = area
-        self._events = events
-        self._notes = area.notes
-        self._event_idx = bool(area.features >> Feature.EVENT_IDX & 1)
+        super().__init__(area, number, events)
         in_order = bool(area.features >> Feature.IN_ORDER & 1)
         indirect = bool(area.features >> Feature.INDIRECT_DESC & 1)
         self._descriptors = PackedDescriptors(area, indirect=indirect, in_order=in_order)
         self._used = PackedUsed(area, self._descriptors, number, in_order=in_order)
-
-    @staticmethod
-    def area_size(size: int, indirect_capacity: int = 0) -> int:
-        """Return the bytes of guest RAM, a multiple of the page size, that a queue of `size` descriptors takes.
-
-        `indirect_capacity` is the most entries an indirect table can have; every buffer id gets such a table.
-        """
-        return whole_pages(packed_area(size, indirect_capacity).size)
-
-    @classmethod
-    def create(
-        cls,
-        memory: GuestMemory,
-        number: int,
-        size: int,
-        area_address: int,
-        features: int,
-        events: Emitter = SILENT,
-        *,
-        indirect_capacity: int = 0,
-    ) -> "PackedDriverQueue":
-        """Return an empty queue in `area_size(size, indirect_capacity)` bytes from the page-aligned `area_address` on.
-
-        `number` is the queue's, for errors and events; `features` is the mask of negotiated bits. Calls are enabled.
-
-        Raises ValueError for an impossible size or address, GuestAddressError where the area is not in RAM.
-        """
-        return cls(PackedQueueArea.create(memory, area_address, size, features, indirect_capacity), number, events)
-
-    @classmethod
-    def attach(
-        cls, memory: GuestMemory, number: int, area_address: int, events: Emitter = SILENT
-    ) -> "PackedDriverQueue":
-        """Return the queue that `create` made at `area_address`, exactly as it stands. Stores nothing.
-
-        Raises NoQueueHere.
-        """
-        return cls(PackedQueueArea.find(memory, area_address), number, events)
-
-    @property
-    def addresses(self) -> DriverAddresses:
-        """What the device is to be told."""
-        return self._area.addresses
-
-    @property
-    def features(self) -> int:
-        """The mask of negotiated bits that the queue was made with."""
-        return self._area.features
 
     @property
     def free_count(self) -> int:
@@ -187,10 +132,6 @@ class PackedDriverQueue:
             np.array([used.written_size for used in taken], np.int64),
             np.array([used.head for used in taken], np.int64),
         )
-
-    def _tell_collected(self, heads: list[int]) -> None:
-        if self._events.listening and heads:
-            self._events.emit(UsedCollected(self.number, tuple(heads)))
 
     # Notification suppression
 

@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from guest_agent.virtqueue.noted_area import AreaHead, NotedArea, offset_of
-from guest_agent.virtqueue.queue import DriverAddresses, NoQueueHere
+from guest_agent.virtqueue.noted_area import NotedArea, offset_of
+from guest_agent.virtqueue.queue import DriverAddresses
 from spec.layout import dtype_of
 from spec.packed_area import NO_BATCH, PACKED_AREA_MAGIC, PACKED_NOTES, buffer_notes, packed_area
 from spec.packed_ring import EVENT_SIZE, MAX_QUEUE_SIZE, PACKED_DESCRIPTOR, ring_size
@@ -37,11 +37,14 @@ class PackedNote:
 class PackedQueueArea(NotedArea):
     """The area of a packed queue of `size` descriptors at the page-aligned guest-physical `address`."""
 
+    format = "packed"
+    magic = PACKED_AREA_MAGIC
+    queue_size_max = MAX_QUEUE_SIZE
+    queue_sizes = f"1 to {MAX_QUEUE_SIZE}"
+
     def __init__(self, memory: GuestMemory, address: int, size: int, indirect_capacity: int) -> None:
-        if not is_queue_size(size):
-            raise ValueError(f"{size} is no queue size: 1 to {MAX_QUEUE_SIZE} is")
+        super().__init__(memory, address, size, indirect_capacity)
         self.layout = layout = packed_area(size, indirect_capacity)
-        super().__init__(memory, address, size, indirect_capacity, layout.size)
         self.addresses = DriverAddresses(
             size, address + layout.ring, address + layout.driver_event, address + layout.device_event
         )
@@ -73,38 +76,17 @@ class PackedQueueArea(NotedArea):
         self.free_offset = layout.buffer_notes + offset_of(by_id.dtype, "free")
         self.added_offset = layout.buffer_notes + offset_of(by_id.dtype, "added")
 
-    @classmethod
-    def create(
-        cls, memory: GuestMemory, address: int, size: int, features: int, indirect_capacity: int
-    ) -> "PackedQueueArea":
-        """Clear the area and note that all ids are free."""
-        area = cls(memory, address, size, indirect_capacity)
-        area.write_head(PACKED_AREA_MAGIC, features)
-        area.notes[PackedNote.FREE_ID_COUNT] = size
-        area.notes[PackedNote.CALLS_ENABLED] = 1
-        area.notes[PackedNote.BATCH_HEAD] = NO_BATCH
-        area.free[:] = np.arange(size)[::-1]  # a stack: id 0 goes first
-        area.mark(0, area.layout.size)
-        return area
+    @staticmethod
+    def bytes_for(size: int, indirect_capacity: int) -> int:
+        """Return how many bytes the area of a queue of `size` descriptors has."""
+        return packed_area(size, indirect_capacity).size
 
-    @classmethod
-    def find(cls, memory: GuestMemory, address: int) -> "PackedQueueArea":
-        """Return the area that `create` made at `address`, perhaps in another process or on another machine.
-
-        Raises NoQueueHere.
-        """
-        head = AreaHead.read(memory, address)
-        if head is None:
-            raise NoQueueHere(f"{address:#x} does not begin a page of RAM")
-        magic, size, indirect_capacity = head
-        if (
-            magic != PACKED_AREA_MAGIC
-            or not is_queue_size(size)
-            or indirect_capacity > MAX_QUEUE_SIZE
-            or not memory.contains(address, packed_area(size, indirect_capacity).size)
-        ):
-            raise NoQueueHere(f"no packed queue was made at {address:#x}")
-        return cls(memory, address, size, indirect_capacity)
+    def note_empty(self) -> None:
+        """Note, in an area of zeros, that all ids are free and calls are enabled."""
+        self.notes[PackedNote.FREE_ID_COUNT] = self.size
+        self.notes[PackedNote.CALLS_ENABLED] = 1
+        self.notes[PackedNote.BATCH_HEAD] = NO_BATCH
+        self.free[:] = np.arange(self.size)[::-1]  # a stack: id 0 goes first
 
     def mark_ring(self, place: int, count: int) -> None:
         """Tell the dirty log that `count` descriptors from `place` on were stored, round the ring's end."""
@@ -122,8 +104,3 @@ class PackedQueueArea(NotedArea):
         """Return the position and the flags with which the device says which kicks it wants."""
         word = self._device_event[0]
         return word & 0xFFFF, word >> 16 & 3
-
-
-def is_queue_size(size: int) -> bool:
-    """Say whether a packed queue can have `size` descriptors."""
-    return 0 < size <= MAX_QUEUE_SIZE

@@ -6,19 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from guest_agent.virtqueue.area import Note, QueueArea
+from guest_agent.virtqueue.area_queue import AreaQueue
 from guest_agent.virtqueue.descriptors import Descriptors
-from guest_agent.virtqueue.noted_area import whole_pages
-from guest_agent.virtqueue.queue import DriverAddresses, Used, UsedBatch
+from guest_agent.virtqueue.queue import Used, UsedBatch
 from guest_agent.virtqueue.split_used import SplitUsed
 from spec.device import Feature
-from spec.split_area import split_area
 from spec.split_ring import (
     AvailableFlag,
     UsedFlag,
     event_reached,
 )
-from vdev.events import SILENT, ChainsMadeAvailable, Emitter, UsedCollected
-from vdev.memory import GuestMemory
+from vdev.events import SILENT, ChainsMadeAvailable, Emitter
 from vdev.memory.order import full_fence, store_fence
 
 __all__ = ["SplitDriverQueue"]
@@ -36,73 +34,18 @@ _FLAGS, _IDX = 0, 1
 _NO_INTERRUPT, _NO_NOTIFY = int(AvailableFlag.NO_INTERRUPT), int(UsedFlag.NO_NOTIFY)
 
 
-class SplitDriverQueue:
-    """One split virtqueue, seen from the driver; see `DriverQueue` for what each method promises.
+class SplitDriverQueue(AreaQueue):
+    """One split virtqueue, seen from the driver; see `DriverQueue` for what each method promises."""
 
-    Make one with `create`, or go on with one that is in guest RAM already with `attach`. The object itself holds
-    nothing that changes: two objects over one area are the same queue (of which one at a time may act).
-    """
+    area_class = QueueArea
+    _area: QueueArea
 
     def __init__(self, area: QueueArea, number: int, events: Emitter = SILENT) -> None:
-        self.number = number
-        self.size = area.size
-        self.area_address = area.address
-        self._area = area
-        self._events = events
-        self._notes = area.notes
-        self._event_idx = bool(area.features >> Feature.EVENT_IDX & 1)
+        super().__init__(area, number, events)
         in_order = bool(area.features >> Feature.IN_ORDER & 1)
         indirect = bool(area.features >> Feature.INDIRECT_DESC & 1)
         self._descriptors = Descriptors(area, indirect=indirect, in_order=in_order)
         self._used = SplitUsed(area, self._descriptors, number, in_order=in_order)
-
-    @staticmethod
-    def area_size(size: int, indirect_capacity: int = 0) -> int:
-        """Return the bytes of guest RAM, a multiple of the page size, that a queue of `size` descriptors takes.
-
-        `indirect_capacity` is the most entries an indirect table can have; every descriptor gets such a table.
-        """
-        return whole_pages(split_area(size, indirect_capacity).size)
-
-    @classmethod
-    def create(
-        cls,
-        memory: GuestMemory,
-        number: int,
-        size: int,
-        area_address: int,
-        features: int,
-        events: Emitter = SILENT,
-        *,
-        indirect_capacity: int = 0,
-    ) -> "SplitDriverQueue":
-        """Return an empty queue in `area_size(size, indirect_capacity)` bytes from the page-aligned `area_address` on.
-
-        `number` is the queue's, for errors and events; `features` is the mask of negotiated bits. Calls are enabled.
-
-        Raises ValueError for an impossible size or address, GuestAddressError where the area is not in RAM.
-        """
-        return cls(QueueArea.create(memory, area_address, size, features, indirect_capacity), number, events)
-
-    @classmethod
-    def attach(
-        cls, memory: GuestMemory, number: int, area_address: int, events: Emitter = SILENT
-    ) -> "SplitDriverQueue":
-        """Return the queue that `create` made at `area_address`, exactly as it stands. Stores nothing.
-
-        Raises NoQueueHere.
-        """
-        return cls(QueueArea.find(memory, area_address), number, events)
-
-    @property
-    def addresses(self) -> DriverAddresses:
-        """What the device is to be told."""
-        return self._area.addresses
-
-    @property
-    def features(self) -> int:
-        """The mask of negotiated bits that the queue was made with."""
-        return self._area.features
 
     @property
     def free_count(self) -> int:
@@ -199,10 +142,6 @@ class SplitDriverQueue:
             if count <= before:
                 break
         return count
-
-    def _tell_collected(self, heads: list[int]) -> None:
-        if self._events.listening and heads:
-            self._events.emit(UsedCollected(self.number, tuple(heads)))
 
     # Notification suppression
 
