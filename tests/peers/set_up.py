@@ -8,6 +8,7 @@ trees under ``VDEV_PEERS`` (default: the user's cache, vdev/peers). Nothing is i
 that is complete is left alone, so a second run needs no network; what a broken run fetched is used again.
 """
 
+import fcntl
 import getpass
 import pathlib
 import platform
@@ -34,6 +35,13 @@ def main():
     only_list = sys.argv[1:] == ["--list"]
     if sys.argv[1:] and not only_list:
         sys.exit(__doc__)
+    parts.cache().mkdir(parents=True, exist_ok=True)
+    with (parts.cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two runs at once, one waits, and then finds all there
+        return set_up(only_list)
+
+
+def set_up(only_list):
     missing = False
     for tree in (*parts.TREES, parts.UML_ENTROPY):
         started = time.monotonic()
@@ -71,6 +79,9 @@ def make(tree, fill):
     (unfinished / tree.stamp.name).write_text(tree.recipe + "".join(f"{version}\n" for version in versions))
     unfinished.rename(tree.root)
     shutil.rmtree(apt.root)
+    if tree is parts.BOOKWORM:
+        # A module fits one kernel.
+        shutil.rmtree(parts.UML_ENTROPY.root, ignore_errors=True)
 
 
 def unpack(archives, root):
