@@ -298,3 +298,26 @@ def test_any_bytes_in_the_area_are_refused_or_taken_and_do_no_harm(data, feature
         return
     for head in heads:
         crash.queue.push(head, 0)
+
+
+@FORMATS
+@pytest.mark.parametrize("garbage", [0xFF, 0x40])
+async def test_a_front_end_that_stores_into_the_area_meanwhile_harms_only_what_it_will_be_told(features, make, garbage):
+    device, keeper = Holder(GuestMemory.absent()), Keeper(features, make)
+    async with served(device) as front_end:
+        await keeper.attach(front_end)
+        for number in range(200):
+            address = 0x80000 + 16 * (number % 64)
+            keeper.memory.write(address, b"done" if number % 3 else b"kept")
+            keeper.queue.add([(address, 4)], [], 1 + number)
+            keeper.queue.publish()
+            front_end.kick(0)
+            os.pwrite(keeper.area, bytes([garbage]) * keeper.description.mmap_size, 0)
+            await front_end.settle()
+            while keeper.queue.collect() is not None:
+                pass
+            if not keeper.queue.free_count:
+                break
+        assert len(device.seen) > 100
+        assert device.violation is None
+    os.close(keeper.area)

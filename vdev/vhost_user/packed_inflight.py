@@ -1,6 +1,7 @@
 """A packed queue whose buffers in flight are noted in an area that outlives the back end."""
 
 from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +25,20 @@ _COUNTER_MASK = (1 << 63) - 1
 _AVAIL, _USED, _NEXT = int(PackedFlag.AVAIL), int(PackedFlag.USED), int(PackedFlag.NEXT)
 
 
+class _Entries(NamedTuple):
+    """The list of entries that a buffer has: where it begins and ends, and how many there are."""
+
+    first: int
+    last: int
+    length: int
+
+
 class PackedInflightQueue(CountedQueue):
     """`inner`, with every pop and push noted in `region`; what an earlier back end left there is popped first.
 
     The device overwrites a packed ring's descriptors, so the area has copies of those in flight, in a list of entries
-    for each buffer. Raises FrontEndViolation for an area that no back end wrote.
+    for each buffer. Raises FrontEndViolation for an area that no back end wrote; once that is looked at, the area is
+    written and not read: the front end can store into it at any time.
     """
 
     def __init__(
@@ -47,14 +57,17 @@ class PackedInflightQueue(CountedQueue):
         self._memory = memory
         self._indirect = indirect
         self._ring = memory.view(addresses.descriptor, PACKED_DESCRIPTOR, addresses.size)
-        self._entry_of: dict[int, int] = {}
+        self._entries_of: dict[int, _Entries] = {}
         self._next_counter = 1
         self._left_behind: deque[Chain] = deque()
         if self._head["version"] == 0:
             self._set_up()
         else:
             self._take_over()
-        self._at = linear(inner.save().next_avail, self.size)
+        state = inner.save()
+        self._at, self._used = linear(state.next_avail, self.size), linear(state.next_used, self.size)
+        self._free_head = int(self._head["free_head"]) % self.size
+        self._nexts: list[int] = (self._entries["next"] % self.size).tolist()
 
     def _set_up(self) -> None:
         self._head["descriptor_count"] = self.size
@@ -85,10 +98,11 @@ class PackedInflightQueue(CountedQueue):
         for entry in taken[np.argsort(counters, kind="stable")].tolist():
             descriptors = self._list(entry)
             chain = self._chain(descriptors)
-            if chain.head in self._entry_of:
+            if chain.head in self._entries_of:
                 raise self._wrong(f"buffer {chain.head} twice")
             self._left_behind.append(chain)
-            self._entry_of[chain.head] = entry
+            last = self._checked(int(self._entries["last"][entry]))
+            self._entries_of[chain.head] = _Entries(entry, last, len(descriptors))
             counts.append(len(descriptors))
         if len(taken):
             self._next_counter = (int(counters.max()) + 1) & _COUNTER_MASK
@@ -98,7 +112,7 @@ class PackedInflightQueue(CountedQueue):
                 QueueState(
                     next_avail=position(linear(used, self.size) + sum(counts), self.size),
                     next_used=used,
-                    outstanding=tuple(self._entry_of),
+                    outstanding=tuple(self._entries_of),
                     outstanding_are_last=False,
                     descriptor_counts=tuple(counts),
                 )
@@ -198,7 +212,7 @@ class PackedInflightQueue(CountedQueue):
 
     def _note(self, buffer_id: int) -> None:
         """Copy the descriptors of the buffer at the place where the last one ended."""
-        first = entry = int(self._head["free_head"])
+        first = entry = self._free_head
         count = 0
         while True:
             descriptor = self._ring[self._at % self.size]
@@ -208,48 +222,47 @@ class PackedInflightQueue(CountedQueue):
             saved["id"] = buffer_id
             self._at += 1
             count += 1
-            last, entry = entry, int(saved["next"]) % self.size
+            last, entry = entry, self._nexts[entry]
             if not descriptor["flags"] & _NEXT or count == self.size:
                 break
         self._entries["last"][first], self._entries["num"][first] = last, count
         self._entries["counter"][first] = self._next_counter
         self._next_counter += 1
-        self._head["free_head"] = entry
+        self._head["free_head"] = self._free_head = entry
         self._entries["inflight"][first] = 1
         self._head["old_free_head"] = entry
-        self._entry_of[buffer_id] = first
+        self._entries_of[buffer_id] = _Entries(first, last, count)
 
     def push(self, head: int, written_size: int) -> None:
         """As the inner queue's."""
-        entry = self._entry_of.get(head)
-        if entry is None:
+        entries = self._entries_of.get(head)
+        if entries is None:
             raise ValueError(f"queue {self.number}: head {head} is not outstanding")
-        self._free([entry])
+        self._free([entries])
         super().push(head, written_size)
-        self._settle([head], [entry])
+        self._settle([head], [entries])
 
     def push_batch(self, heads: npt.NDArray[np.int64], written_sizes: npt.NDArray[np.int64]) -> None:
         """As the inner queue's."""
         if not len(heads):
             return
         ids = heads.tolist()
-        entries = [self._entry_of[head] for head in ids]
+        entries = [self._entries_of[head] for head in ids]
         self._free(entries)
         super().push_batch(heads, written_sizes)
         self._settle(ids, entries)
 
-    def _free(self, entries: list[int]) -> None:
-        used = linear(int(self._head["used_idx"]) | int(self._head["used_wrap_counter"]) << 15, self.size)
-        used += sum(int(self._entries["num"][entry]) for entry in entries)
-        self._store_used(position(used, self.size))
-        for entry in entries:
-            self._entries["next"][self._entries["last"][entry]] = self._head["free_head"]
-            self._head["free_head"] = entry
+    def _free(self, entries: list[_Entries]) -> None:
+        self._used = (self._used + sum(each.length for each in entries)) % (2 * self.size)
+        self._store_used(position(self._used, self.size))
+        for first, last, _ in entries:
+            self._entries["next"][last] = self._nexts[last] = self._free_head
+            self._head["free_head"] = self._free_head = first
 
-    def _settle(self, ids: list[int], entries: list[int]) -> None:
-        self._entries["inflight"][entries] = 0
+    def _settle(self, ids: list[int], entries: list[_Entries]) -> None:
+        self._entries["inflight"][[each.first for each in entries]] = 0
         for buffer_id in ids:
-            del self._entry_of[buffer_id]
+            del self._entries_of[buffer_id]
         self._commit()
 
 
