@@ -76,7 +76,7 @@ async def test_every_device_works_on_every_format_of_ring(kernel, name, tmp_path
             if kernel is image.LINUX_6_12:
                 taken.discard(Feature.IN_ORDER)  # it came to Linux later
             if device is balloon.device:
-                taken.discard(Feature.INDIRECT_DESC)  # its driver does without allocations
+                taken.discard(Feature.INDIRECT_DESC)  # its driver of today declines it
             for feature in FORMATS["as served"]:
                 assert device.has_feature(feature) == (feature in {*taken, Feature.VERSION_1}), (device.name, feature)
             assert device.features == await negotiated(running, number)
