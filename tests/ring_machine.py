@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from models import Buffer, QueueModel
+from ring_setup import MarkChecker, make_ends
 
 from guest_agent.virtqueue import QueueFull
-from tests.models import Buffer, QueueModel
-from tests.ring_setup import MarkChecker, make_ends
 
 __all__ = ["RingMachine"]
 

@@ -2,22 +2,18 @@
 
 import numpy as np
 import pytest
+from ring_setup import AREA, MarkChecker, fill, make_ends, make_features
 
 import guest_agent.virtqueue.packed as driver_side
-import guest_agent.virtqueue.packed_used as driver_used
 import vdev.virtqueue.packed as device_side
-import vdev.virtqueue.packed_batch as device_batch
 import vdev.virtqueue.packed_ring as ring_side
 from guest_agent.virtqueue import NoQueueHere, PackedDriverQueue, QueueFull, SplitDriverQueue, Used, attach_driver_queue
-from guest_agent.virtqueue.packed_area import PackedQueueArea
 from spec.packed_area import packed_area
-from spec.packed_ring import FIRST_POSITION, MAX_QUEUE_SIZE, PACKED_DESCRIPTOR, EventFlag, position
-from tests.ring_setup import AREA, MarkChecker, fill, interrupt, make_ends, make_features
+from spec.packed_ring import MAX_QUEUE_SIZE, PACKED_DESCRIPTOR, position
 from vdev.errors import GuestAddressError
 from vdev.events import ChainsMadeAvailable, ChainsPopped, ChainsUsed, EventStream, UsedCollected
 from vdev.memory import GuestMemory, PageMarks
 from vdev.virtqueue import PackedDeviceQueue, QueueAddresses, make_device_queue
-from vdev.virtqueue.packed_ring import PackedRing
 
 
 def ring_of(ends):
@@ -161,156 +157,6 @@ def test_data_goes_there_and_back_through_chains_of_any_shape():
     ends.device.push(chain.head, chain.write(ends.memory, b"pong!"))
     assert ends.driver.collect() == Used(5, 5, chain.head)
     assert (ends.memory.read(0x2000, 2), ends.memory.read(0x2020, 3)) == (b"po", b"ng!")
-
-
-# Notifications
-
-
-@pytest.mark.parametrize("event_idx", [False, True])
-def test_a_device_that_found_nothing_is_kicked_for_the_next_buffer(event_idx):
-    ends = make_ends(5, packed=True, event_idx=event_idx)
-    for turn in range(20):
-        ends.driver.add([(0, 1)], [], turn)
-        ends.driver.publish()
-        assert ends.driver.should_kick()
-        assert not ends.driver.should_kick()  # nothing new since
-        ends.device.push(ends.device.pop().head, 0)
-        assert ends.device.pop() is None
-        ends.driver.collect()
-
-
-@pytest.mark.parametrize("count", [1, 15, 16, 40])
-@pytest.mark.parametrize("moment", range(8))
-def test_what_is_published_while_a_batch_is_taken_kicks(count, moment, monkeypatch):
-    ends = make_ends(65, packed=True)
-    kicked = []
-
-    def publish_one():
-        fill(ends, 1)
-        ends.driver.publish()
-        kicked.append(ends.driver.should_kick())
-
-    fill(ends, 1)  # so that the device has said for which descriptor it wants to be kicked
-    ends.driver.publish()
-    ends.device.push(ends.device.pop().head, 0)
-    ends.driver.collect()
-    fill(ends, count)
-    ends.driver.publish()
-    ends.driver.should_kick()
-    with monkeypatch.context() as patch:
-        fences = (device_side, "full_fence"), (device_side, "load_fence"), (device_batch, "load_fence")
-        interrupt(patch, moment, publish_one, *fences, (PackedRing, "store_event"))
-        batch = ends.device.pop_batch()
-    if len(batch) < count + len(kicked):
-        assert kicked == [True]
-    else:
-        publish_one()
-        assert kicked[-1]
-
-
-@pytest.mark.parametrize("in_order", [False, True])
-@pytest.mark.parametrize("count", [1, 7, 8, 40])
-@pytest.mark.parametrize("moment", range(8))
-def test_what_is_used_while_a_batch_is_collected_calls(count, moment, in_order, monkeypatch):
-    ends = make_ends(65, packed=True, in_order=in_order)
-    called = []
-
-    def push_one():
-        ends.device.push(ends.device.pop().head, 0)
-        called.append(ends.device.should_call())
-
-    fill(ends, 1)
-    ends.driver.publish()
-    push_one()
-    ends.driver.collect()
-    fill(ends, 64)
-    ends.driver.publish()
-    for _ in range(count):
-        push_one()
-    called.clear()
-    with monkeypatch.context() as patch:
-        fences = (driver_side, "full_fence"), (driver_used, "load_fence")
-        interrupt(patch, moment, push_one, *fences, (PackedQueueArea, "store_driver_event"))
-        batch = ends.driver.collect_batch()
-    if len(batch.heads) < count + len(called):
-        assert called == [True]
-    else:
-        push_one()
-        assert called[-1]
-
-
-def test_with_event_idx_a_busy_device_is_kicked_once_for_many_buffers():
-    ends = make_ends(16, packed=True)
-    ends.device.enable_kicks()
-    kicks = []
-    for turn in range(10):
-        ends.driver.add([(0, 1)], [], turn)
-        ends.driver.publish()
-        kicks.append(ends.driver.should_kick())
-    assert kicks == [True] + [False] * 9
-    assert len(ends.device.pop_batch()) == 10
-    ends.driver.add([(0, 1)], [], 10)
-    ends.driver.publish()
-    assert ends.driver.should_kick()
-
-
-@pytest.mark.parametrize("event_idx", [False, True])
-def test_switched_off_nobody_is_told_and_switching_on_says_what_came_meanwhile(event_idx):
-    ends = make_ends(13, packed=True, event_idx=event_idx)
-    ends.device.disable_kicks()
-    ends.driver.disable_calls()
-    assert not ends.device.enable_kicks()
-    ends.device.disable_kicks()
-    assert fill(ends, 3) == 3
-    ends.driver.publish()
-    assert not ends.driver.should_kick()
-    assert ends.device.enable_kicks()
-    for head in ends.device.pop_batch().heads.tolist():
-        ends.device.push(head, 0)
-    assert not ends.device.should_call()
-    assert ends.driver.enable_calls()
-    assert len(ends.driver.collect_batch().tokens) == 3
-    fill(ends, 1)
-    ends.driver.publish()
-    assert ends.driver.should_kick()
-    ends.device.push(ends.device.pop().head, 0)
-    assert ends.device.should_call()
-
-
-@pytest.mark.parametrize("event_idx", [False, True])
-def test_desc_is_said_only_where_event_idx_allows_it(event_idx):
-    ends = make_ends(4, packed=True, event_idx=event_idx)
-    for switch in (ends.device.disable_kicks, ends.driver.disable_calls, ends.device.enable_kicks):
-        switch()
-    ends.driver.enable_calls()
-    expected = EventFlag.DESC if event_idx else EventFlag.ENABLE
-    for address in (ends.driver.addresses.driver, ends.driver.addresses.device):
-        assert int.from_bytes(ends.memory.read(address + 2, 2), "little") == expected
-
-
-def test_a_chain_that_covers_the_awaited_descriptor_kicks():
-    ends = make_ends(8, packed=True, start=position(6, 8))
-    ends.device.enable_kicks()  # for descriptor 6
-    ends.driver.add([(0, 1)] * 3, [], 1, indirect=False)  # 6, 7, and 0 of the next lap
-    ends.driver.publish()
-    assert ends.driver.should_kick()
-    ends.device.push(ends.device.pop().head, 0)
-    ends.driver.add([(0, 1)], [], 2)
-    ends.driver.publish()
-    assert ends.driver.should_kick()
-    assert ends.device.save().next_avail == 1
-
-
-def test_a_kick_says_where_the_next_buffer_will_be_made_available():
-    ends = make_ends(3, packed=True)
-    assert ends.driver.notification_data() == FIRST_POSITION << 16
-    fill(ends, 2)
-    assert ends.driver.notification_data() == FIRST_POSITION << 16  # not yet available
-    ends.driver.publish()
-    assert ends.driver.notification_data() == (FIRST_POSITION | 2) << 16
-    fill(ends, 1)
-    ends.driver.publish()
-    assert ends.driver.notification_data() == 0
 
 
 # The dirty log
@@ -524,16 +370,3 @@ def test_the_device_sees_nothing_of_a_batch_before_its_last_store(monkeypatch):
         ends.device.push_batch(batch.heads, np.zeros(21, np.int64))
         ends.driver.collect_batch()
     assert looks == [False] * 3
-
-
-def test_an_event_that_was_reached_laps_ago_does_not_notify_once_more():
-    ends = make_ends(4, packed=True)
-    ends.device.enable_kicks()
-    ends.driver.enable_calls()
-    for _ in range(9):  # each side takes all, and so waits for what comes next; nobody asks whether to notify
-        fill(ends, 2)
-        ends.driver.publish()
-        ends.device.push_batch(ends.device.pop_batch().heads, np.zeros(2, np.int64))
-        assert len(ends.driver.collect_batch().heads) == 2
-    assert not ends.driver.should_kick()
-    assert not ends.device.should_call()

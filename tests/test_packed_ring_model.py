@@ -3,9 +3,9 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
+from ring_machine import RingMachine
 
 from spec.packed_ring import position
-from tests.ring_machine import RingMachine
 
 
 class PackedRing(RingMachine):

@@ -4,9 +4,9 @@ import struct
 
 import numpy as np
 import pytest
+from ring_setup import fill, make_ends
 
 from spec.packed_ring import FIRST_POSITION
-from tests.ring_setup import fill, make_ends
 from vdev.errors import DeviceViolation, DriverViolation
 
 both_formats = pytest.mark.parametrize("packed", [False, True])

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 import trio
+from ring_setup import AREA, make_features
 
 from guest_agent.virtqueue import attach_driver_queue, driver_area_size, make_driver_queue
 from tests import ring_device_process
-from tests.ring_setup import AREA, make_features
 from vdev.memory import GuestMemory, MemfdBacking, Region
 from vdev.notify import EventfdDoorbell
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ring_setup import AREA, MarkChecker, fill, interrupt, make_ends, make_features
 
 import guest_agent.virtqueue.split as driver_side
 import guest_agent.virtqueue.split_used as driver_used
@@ -10,7 +11,6 @@ from guest_agent.virtqueue import NoQueueHere, QueueFull, SplitDriverQueue, Used
 from guest_agent.virtqueue.area import QueueArea
 from spec.split_area import split_area
 from spec.split_ring import MAX_QUEUE_SIZE
-from tests.ring_setup import AREA, MarkChecker, fill, interrupt, make_ends, make_features
 from vdev.errors import GuestAddressError
 from vdev.events import ChainsMadeAvailable, ChainsPopped, ChainsUsed, EventStream, UsedCollected
 from vdev.memory import GuestMemory, PageMarks

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from models import Refused, read_chain
+from ring_setup import make_ends, make_features
 
 import vdev.virtqueue.descriptor_batch as descriptor_batch
 import vdev.virtqueue.split as split
 from spec.layout import struct_of
 from spec.split_ring import DESCRIPTOR, USED_ELEMENT, DescriptorFlag
-from tests.models import Refused, read_chain
-from tests.ring_setup import make_ends, make_features
 from vdev.errors import DeviceViolation, DriverViolation
 from vdev.memory import PAGE_SIZE, GuestMemory, PrivateBacking, Region
 from vdev.virtqueue import QueueAddresses, QueueState, SplitDeviceQueue

@@ -3,8 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
-
-from tests.ring_machine import RingMachine
+from ring_machine import RingMachine
 
 
 class SplitRing(RingMachine):

@@ -1,66 +1,35 @@
 """A front end over a real socket, a device behind it: what the session promises while all goes well."""
 
-import os
 import socket
-import subprocess
-import sys
 
-import numpy as np
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
-
-from guest_agent.virtqueue.packed import PackedDriverQueue
-from guest_agent.virtqueue.split import SplitDriverQueue
-from spec import vhost_user as spec
-from spec.balloon import QueueNumbering
-from spec.device import Feature, feature_mask
-from spec.vhost_user import BackEndRequest
-from tests.device_setup import recorded_events
-from tests.vhost_user_setup import (
-    MIB,
-    PATIENCE,
+from device_setup import recorded_events
+from vhost_user_setup import (
     RING_FEATURES,
     FrontEnd,
     R,
     assert_open_fds,
     connect,
     frames,
+    inflate,
+    make_balloon,
     open_fds,
     served,
+    start_balloon,
     state,
     u64,
     wait_until,
 )
-from vdev.device import Device
-from vdev.devices.balloon import BalloonDevice
+
+from guest_agent.virtqueue.packed import PackedDriverQueue
+from spec import vhost_user as spec
+from spec.device import Feature, feature_mask
+from spec.vhost_user import BackEndRequest
 from vdev.errors import BackEndViolation
 from vdev.events import FrontEndConnected, FrontEndGone, KickHandled, ViolationFound
-from vdev.memory import GuestMemory, PrivateBacking, Region
-from vdev.vhost_user.dirty_bitmap import DirtyBitmap
 from vdev.vhost_user.framing import MessageDecoder
 from vdev.vhost_user.server import BackEnd, listen
-
-
-def make_balloon():
-    return BalloonDevice(GuestMemory.absent(), numbering=QueueNumbering.COMPACT)
-
-
-async def inflate(front_end, *pages):
-    """Put pages into the balloon and wait for the used buffer."""
-    front_end.post(0, frames(*pages))
-    await front_end.wait_call(0)
-    return front_end.queues[0].collect()
-
-
-async def start_balloon(front_end):
-    await front_end.negotiate()
-    await front_end.share_memory()
-    for number in (0, 1):
-        front_end.queue(number)
-        await front_end.start_ring(number)
-    await front_end.settle()
 
 
 async def test_a_balloon_is_inflated_over_a_real_unix_socket(tmp_path):
@@ -306,215 +275,6 @@ async def test_a_front_end_that_closed_its_channel_is_told_nothing_and_served():
         assert front_end.back_end.statistics.front_end_violation_count == 0
 
 
-# A state that moves
-
-
-async def save(front_end):
-    """Return the state that the back end gives."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    body = spec.DEVICE_STATE_TRANSFER.build({"direction": 0, "phase": 0})
-    assert await front_end.ask_u64(R.SET_DEVICE_STATE_FD, body, [writer]) == spec.NO_FD
-    os.close(writer)
-    state = b""
-    with trio.fail_after(PATIENCE):
-        while True:
-            try:
-                piece = os.read(reader, 1 << 16)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(reader)
-                continue
-            if not piece:
-                break
-            state += piece
-    os.close(reader)
-    assert await front_end.ask_u64(R.CHECK_DEVICE_STATE) == 0
-    return state
-
-
-async def load(front_end, state):
-    reader, writer = os.pipe()
-    body = spec.DEVICE_STATE_TRANSFER.build({"direction": 1, "phase": 0})
-    assert await front_end.ask_u64(R.SET_DEVICE_STATE_FD, body, [reader]) == spec.NO_FD
-    os.close(reader)
-    assert os.write(writer, state) == len(state)
-    os.close(writer)
-    return await front_end.ask_u64(R.CHECK_DEVICE_STATE)
-
-
-@pytest.mark.parametrize("ram_is_told_first", [False, True])
-async def test_a_device_s_state_moves_to_another_back_end(ram_is_told_first):
-    before = open_fds()
-    source, destination = make_balloon(), make_balloon()
-    async with served(source) as front_end:
-        await start_balloon(front_end)
-        await inflate(front_end, 300, 301, 302)
-        source.set_target(77)
-        bases = {number: await front_end.stop_ring(number) for number in (0, 1)}
-        saved = await save(front_end)
-        ram = front_end.memory.read(0, 16 * MIB)
-        queues = front_end.queues
-    async with served(destination) as front_end:
-        front_end.memory.write(0, ram)
-        if ram_is_told_first:
-            await front_end.negotiate()
-            await front_end.share_memory()
-            assert await load(front_end, saved) == 0
-        else:  # as QEMU does, which tells the rest when the guest goes on
-            await front_end.send(R.SET_PROTOCOL_FEATURES, u64(await front_end.ask_u64(R.GET_PROTOCOL_FEATURES)))
-            assert await load(front_end, saved) == 0
-            front_end.features = RING_FEATURES
-            await front_end.send(R.SET_FEATURES, u64(RING_FEATURES | 1 << spec.PROTOCOL_FEATURES))
-            await front_end.share_memory()
-        for number, queue in queues.items():
-            driver = SplitDriverQueue.attach(front_end.memory, number, 0x10000 * (number + 1))
-            assert driver.addresses == queue.addresses
-            front_end.queues[number] = driver
-            await front_end.start_ring(number, base=bases[number])
-        await front_end.settle()
-        assert destination.inflation.inflated_count == 3
-        assert int(destination.config["num_pages"]) == 77
-        await inflate(front_end, 303)
-        assert sorted(destination.inflation.inflated.nonzero()[0]) == [300, 301, 302, 303]
-    del front_end, driver, queue, queues
-    assert_open_fds(before)
-
-
-async def test_a_state_with_other_features_than_are_agreed_is_refused():
-    async with served(make_balloon()) as front_end:
-        await front_end.negotiate(RING_FEATURES | feature_mask(Feature.EVENT_IDX))
-        await front_end.share_memory()
-        front_end.queue(0)
-        await front_end.start_ring(0)
-        await front_end.stop_ring(0)
-        saved = await save(front_end)
-    async with served(make_balloon()) as front_end:
-        await front_end.negotiate()
-        assert await load(front_end, saved) & 0xFF
-        assert "are agreed" in front_end.back_end.statistics.last_violation
-
-
-# The dirty log
-
-
-def logged(log):
-    """Return the page frames whose bits are set, and clear them."""
-    bits = np.unpackbits(np.frombuffer(os.pread(log, 4096, 0), np.uint8), bitorder="little")
-    os.pwrite(log, bytes(4096), 0)
-    return set(bits.nonzero()[0].tolist())
-
-
-class Writer(Device):
-    """Fills what it may write."""
-
-    device_id = 63
-    name = "writer"
-    queue_sizes = (64,)
-
-    def handle_queue(self, number):
-        for chain in self.chains(number):
-            self.queues[number].push(chain.head, chain.write(self.memory, b"x" * chain.writable_size))
-
-
-LOGGED = 1 << spec.PROTOCOL_FEATURES | 1 << spec.LOG_ALL
-
-
-async def write(front_end, address, size):
-    front_end.queues[0].add([], [(address, size)], 1)
-    front_end.queues[0].publish()
-    front_end.kick(0)
-    await front_end.wait_call(0)
-    assert front_end.queues[0].collect() is not None
-
-
-@pytest.mark.parametrize("log_first", [True, False])
-async def test_what_the_device_writes_is_logged_while_the_front_end_wants_it(log_first):
-    before = open_fds()
-    log = os.memfd_create("log")
-    os.ftruncate(log, 4096)
-    async with served(Writer(GuestMemory.absent())) as front_end:
-        await front_end.negotiate()
-        await front_end.share_memory()
-        front_end.queue(0)
-        await front_end.start_ring(0)
-        await front_end.settle()
-        await write(front_end, 0x200000, 8192)
-        assert logged(log) == set()
-
-        set_log = (R.SET_LOG_BASE, spec.LOG.build({"size": 512, "offset": 0}), [log])
-        switch_on = (R.SET_FEATURES, u64(RING_FEATURES | LOGGED))
-        for step in (set_log, switch_on) if log_first else (switch_on, set_log):
-            assert await front_end.ask_u64(*step) == 0
-        used = front_end.queues[0].addresses.device >> 12
-        assert await front_end.ask_u64(R.SET_VRING_ADDR, front_end.ring_address(0, flags=1, log=used << 12)) == 0
-        await write(front_end, 0x201FFF, 0x9002)  # a byte, nine pages, a byte
-        assert logged(log) == {used, *range(0x201, 0x20C)}
-        # The used ring is logged where the front end says, which need not be in RAM.
-        assert await front_end.ask_u64(R.SET_VRING_ADDR, front_end.ring_address(0, flags=1, log=0xFFE000)) == 0
-        await write(front_end, 0x300000, 1)
-        assert logged(log) - {used} == {0xFFE, 0x300}
-        assert await front_end.ask_u64(R.SET_FEATURES, u64(RING_FEATURES | 1 << spec.PROTOCOL_FEATURES)) == 0
-        await write(front_end, 0x400000, 4096)
-        assert logged(log) == set()
-    os.close(log)
-    del front_end
-    assert_open_fds(before)
-
-
-@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=8), st.lists(st.integers(0, 319)))
-def test_the_bitmap_says_what_a_set_of_pages_says(ranges, pages):
-    memory = GuestMemory([Region(0x3000, PrivateBacking(100 << 12)), Region(0x200000, PrivateBacking(220 << 12))])
-    log = os.memfd_create("log")
-    os.ftruncate(log, 4096)
-    bitmap = DirtyBitmap(memory, log, 200, 8)
-    expected = set()
-    for first, end in ranges:
-        bitmap.mark(first, end)
-        expected |= set(range(first, end))
-    bitmap.mark_pages(np.array(pages, np.int64))
-    expected |= set(pages)
-    found = np.unpackbits(np.frombuffer(os.pread(log, 200, 8), np.uint8), bitorder="little").nonzero()[0]
-    assert set(found.tolist()) == {memory.address_of(page) >> 12 for page in expected}
-    bitmap.close()
-
-
-SETTER = """
-import mmap, sys
-import numpy as np
-from vdev.memory.atomic import atomic_or
-area = mmap.mmap(int(sys.argv[1]), 4096)
-address = np.frombuffer(area, np.uint8).ctypes.data
-print("ready", flush=True)
-for _ in sys.stdin:
-    for bit in range(int(sys.argv[2]), 8, 2):
-        for place in range(4096):
-            atomic_or(address + place, 1 << bit)
-    print("done", flush=True)
-"""
-
-
-@pytest.mark.process
-def test_no_bit_is_lost_while_another_process_sets_its_own():
-    log = os.memfd_create("log")
-    os.ftruncate(log, 4096)
-    command = [sys.executable, "-c", SETTER, str(log)]
-    pipes = {"pass_fds": [log], "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
-    workers = [subprocess.Popen([*command, first_bit], **pipes) for first_bit in "01"]
-    assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 2
-    for _ in range(20):
-        os.pwrite(log, bytes(4096), 0)
-        for worker in workers:
-            worker.stdin.write("go\n")
-        assert [worker.stdout.readline() for worker in workers] == ["done\n"] * 2
-        # Each bit is set once, so one that was lost stays lost.
-        assert os.pread(log, 4096, 0) == b"\xff" * 4096
-    for worker in workers:
-        worker.stdin.close()
-        assert worker.wait(60) == 0
-        worker.stdout.close()
-    os.close(log)
-
-
 async def test_front_ends_kicks_and_violations_are_in_the_event_stream():
     emitter, seen = recorded_events()
     back_end = BackEnd(make_balloon(), events=emitter)
@@ -528,25 +288,3 @@ async def test_front_ends_kicks_and_violations_are_in_the_event_stream():
         ViolationFound("balloon", "front end", "Front-end message types", "a status of 0x100"),
         FrontEndGone("balloon", 1),
     ]
-
-
-async def test_a_state_without_a_driver_moves_and_the_driver_comes_at_the_destination():
-    async with served(make_balloon()) as front_end:
-        await front_end.send(R.SET_PROTOCOL_FEATURES, u64(await front_end.ask_u64(R.GET_PROTOCOL_FEATURES)))
-        front_end.back_end.device.set_target(5)
-        saved = await save(front_end)
-    for features_first in (True, False):
-        async with served(make_balloon()) as front_end:
-            if features_first:
-                await front_end.negotiate()
-                assert await load(front_end, saved) == 0
-            else:
-                await front_end.send(R.SET_PROTOCOL_FEATURES, u64(await front_end.ask_u64(R.GET_PROTOCOL_FEATURES)))
-                assert await load(front_end, saved) == 0
-                await front_end.negotiate()
-            await front_end.share_memory()
-            front_end.queue(0)
-            await front_end.start_ring(0)
-            await front_end.settle()
-            await inflate(front_end, 300)
-            assert int(front_end.back_end.device.config["num_pages"]) == 5

@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 import trio
+from vhost_user_setup import R, assert_open_fds, open_fds, served, u64
 
 from spec import vhost_user as spec
-from tests.vhost_user_setup import R, assert_open_fds, open_fds, served, u64
 from vdev.devices.balloon import BalloonDevice
 from vdev.memory import GuestMemory
 from vdev.vhost_user import at_once

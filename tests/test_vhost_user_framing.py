@@ -5,10 +5,10 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vhost_user_setup import assert_open_fds, open_fds
 
 from spec import vhost_user as spec
 from spec.vhost_user import BACK_END_REQUESTS, FRONT_END_REQUESTS, FrontEndRequest
-from tests.vhost_user_setup import assert_open_fds, open_fds
 from vdev.errors import BackEndViolation, FrontEndViolation
 from vdev.vhost_user.framing import Message, MessageDecoder, encode, parse_payload
 

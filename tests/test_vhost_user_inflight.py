@@ -7,15 +7,16 @@ import sys
 import numpy as np
 import pytest
 import trio
+import vhost_user_back_end_process
 from hypothesis import given
 from hypothesis import strategies as st
+from vhost_user_back_end_process import Holder
+from vhost_user_setup import FrontEnd, R, connect, served, wait_until
 
 from guest_agent.virtqueue.packed import PackedDriverQueue
 from guest_agent.virtqueue.split import SplitDriverQueue
 from spec import vhost_user as spec
 from spec.device import Feature, feature_mask
-from tests.vhost_user_back_end_process import Holder
-from tests.vhost_user_setup import FrontEnd, R, connect, served, wait_until
 from vdev.errors import DriverViolation, FrontEndViolation
 from vdev.memory import GuestMemory
 from vdev.vhost_user.inflight import InflightRegion
@@ -96,7 +97,7 @@ class Lasting(FrontEnd):
 async def test_a_killed_back_end_s_buffers_go_to_the_next_one_in_order(features, make, tmp_path):
     keeper = Keeper(features, make)
     path = tmp_path / "sock"
-    command = [sys.executable, "-m", "tests.vhost_user_back_end_process", str(path)]
+    command = [sys.executable, vhost_user_back_end_process.__file__, str(path)]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
     try:
         with trio.fail_after(30):

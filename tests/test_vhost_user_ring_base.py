@@ -8,10 +8,10 @@ from peers import guest
 from peers.back_end import ServedBalloon, serving
 from peers.have import have
 from ring_setup import make_ends
+from vhost_user_setup import frames, served
 
 from guest_agent.virtqueue.packed import PackedDriverQueue
 from spec.device import Feature, feature_mask
-from tests.vhost_user_setup import frames, served
 from vdev.devices.balloon import BalloonDevice
 from vdev.memory import GuestMemory
 from vdev.vhost_user.ring_base import ring_base

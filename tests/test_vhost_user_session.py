@@ -5,11 +5,11 @@ import socket
 
 import pytest
 from construct import Int32ul, Struct
+from vhost_user_setup import MIB, USER_BASE, R, assert_open_fds, open_fds, state, u64
 
 from spec import vhost_user as spec
 from spec.device import DeviceStatus, Feature, feature_mask
 from spec.vhost_user import FRONT_END_REQUESTS, FrontEndRequest, ProtocolFeature
-from tests.vhost_user_setup import MIB, USER_BASE, R, assert_open_fds, open_fds, state, u64
 from vdev.device import RING_FEATURES, Device
 from vdev.errors import FrontEndViolation
 from vdev.memory import GuestMemory, MemfdBacking, Region

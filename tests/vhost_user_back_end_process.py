@@ -1,6 +1,6 @@
 """A back end as a process of its own, for tests that kill it: gives back the buffers that say so and keeps the others.
 
-python -m tests.vhost_user_back_end_process SOCKET
+python tests/vhost_user_back_end_process.py SOCKET
 """
 
 import sys

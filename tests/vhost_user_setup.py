@@ -10,8 +10,10 @@ import trio
 
 from guest_agent.virtqueue.split import SplitDriverQueue
 from spec import vhost_user as spec
+from spec.balloon import QueueNumbering
 from spec.device import Feature, feature_mask
 from spec.vhost_user import FrontEndRequest
+from vdev.devices.balloon import BalloonDevice
 from vdev.errors import BackEndViolation
 from vdev.memory import GuestMemory, MemfdBacking, Region
 from vdev.vhost_user.framing import MessageDecoder, encode
@@ -271,3 +273,37 @@ def connect(path):
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.connect(str(path))
     return sock
+
+
+def make_balloon():
+    return BalloonDevice(GuestMemory.absent(), numbering=QueueNumbering.COMPACT)
+
+
+async def inflate(front_end, *pages):
+    """Put pages into the balloon and wait for the used buffer."""
+    front_end.post(0, frames(*pages))
+    await front_end.wait_call(0)
+    return front_end.queues[0].collect()
+
+
+async def start_balloon(front_end):
+    await front_end.negotiate()
+    await front_end.share_memory()
+    for number in (0, 1):
+        front_end.queue(number)
+        await front_end.start_ring(number)
+    await front_end.settle()
+
+
+async def ready(front_end):
+    await front_end.negotiate()
+    await front_end.share_memory()
+    front_end.queue(0)
+
+
+async def refused(front_end, request, body=b"", fds=()):
+    """Send a bad message; return the violation that it was. The connection goes on."""
+    before = front_end.back_end.statistics.front_end_violation_count
+    assert await front_end.ask_u64(request, body, fds) & 0xFF
+    assert front_end.back_end.statistics.front_end_violation_count == before + 1
+    return front_end.back_end.statistics.last_violation
