@@ -2,12 +2,15 @@
 
 import gc
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from device_setup import BalloonPair
 
 from spec.device import DeviceStatus
+from vdev.devices.balloon import BalloonDevice
 from vdev.errors import GuestAddressError
 from vdev.memory import FileBacking, GuestMemory, MemfdBacking, PageRanges, PrivateBacking, Region
 
@@ -111,3 +114,36 @@ def test_ranges_over_new_regions_are_numbered_anew():
     ranges = memory.page_ranges_inside(np.array([4 * MIB], np.uint64), np.array([8192], np.uint64))
     assert (ranges.first.tolist(), ranges.end.tolist()) == ([256], [258])
     assert memory.give_back(PageRanges.of((255, 257))) == 0
+
+
+def test_what_is_given_back_of_a_file_with_two_regions_counts_once():
+    whole = MemfdBacking(8 * MIB)
+    low, high = (FileBacking(os.dup(whole.fd), 4 * MIB, offset) for offset in (0, 4 * MIB))
+    memory = GuestMemory([Region(0, low), Region(1 << 32, high)])
+    memory.write(0, b"x" * MIB)
+    memory.write(1 << 32, b"x" * MIB)
+    assert memory.give_back(PageRanges.of((255, 257), (1024, 1026))) == 3 * 4096
+    for backing in (low, high, whole):
+        backing.close()
+
+
+def peak_size():
+    """The most memory that this process has had since the peak was reset, bytes."""
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1))
+
+
+def test_a_balloon_of_immense_ram_costs_what_is_in_it():
+    file = os.memfd_create("ram")
+    os.ftruncate(file, 2 << 40)
+    backing = FileBacking(file, 2 << 40, 0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = peak_size()
+    memory = GuestMemory([Region(0, backing)])
+    device = BalloonDevice(memory)
+    device.replace_memory([Region(0, backing)])
+    device.reset()
+    memory.write(0, b"x" * 4096)
+    assert memory.give_back(PageRanges.of((0, 1))) == 4096
+    # A byte for each page would be 512 MiB, and as many again for each look at what is resident.
+    assert peak_size() - before < 16 * MIB
+    backing.close()

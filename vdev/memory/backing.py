@@ -3,6 +3,7 @@
 import mmap
 import os
 import weakref
+from collections.abc import Hashable
 from ctypes import CDLL, c_char, c_int, c_long, c_size_t, c_void_p, get_errno
 from functools import cache
 from typing import Protocol
@@ -12,6 +13,8 @@ import numpy.typing as npt
 
 __all__ = ["Backing", "FileBacking", "MemfdBacking", "PrivateBacking"]
 
+_BLOCK_SIZE = 512
+"""Bytes of what st_blocks counts."""
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 _MADV_POPULATE_WRITE = 23
@@ -46,6 +49,10 @@ class Backing(Protocol):
 
     def resident_size(self) -> int:
         """Bytes of memory the operating system has lent at this moment."""
+        ...
+
+    def lent(self) -> tuple[Hashable, int]:
+        """Return whose memory it is, and the bytes that all of that has been lent: cheap, for comparing two moments."""
         ...
 
 
@@ -110,6 +117,11 @@ class _FileMapped(_Mapped):
         if _libc().fallocate(self._fd, mode, self._offset + offset, size):
             raise OSError(get_errno(), f"fallocate punch hole at {self._offset + offset:#x}, {size} bytes")
 
+    def lent(self) -> tuple[Hashable, int]:
+        """Return the file, of which other backings may be parts, and bytes that it holds."""
+        status = os.fstat(self._fd)
+        return (status.st_dev, status.st_ino), status.st_blocks * _BLOCK_SIZE
+
     def close(self) -> None:
         """Close the file descriptor, if it is this object's; the mapping lives as long as its views."""
         if self._fd >= 0:
@@ -140,6 +152,10 @@ class PrivateBacking(_Mapped):
         """Bytes that are in memory now, by mincore(2)."""
         return self._resident_by_mincore()
 
+    def lent(self) -> tuple[Hashable, int]:
+        """Return what nobody else has a part of, and its resident size."""
+        return id(self), self.resident_size()
+
 
 class MemfdBacking(_FileMapped):
     """A memfd, mapped shared. Pass `fd` to map one that another process made; it stays the caller's to close."""
@@ -153,7 +169,7 @@ class MemfdBacking(_FileMapped):
 
     def resident_size(self) -> int:
         """Bytes that the file holds now."""
-        return os.fstat(self._fd).st_blocks * 512
+        return os.fstat(self._fd).st_blocks * _BLOCK_SIZE
 
     def close(self) -> None:
         """Close the file descriptor, if this object opened it; the mapping lives as long as its views."""

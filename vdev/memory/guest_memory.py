@@ -318,9 +318,9 @@ class GuestMemory:
     def give_back(self, ranges: PageRanges) -> int:
         """Return pages to the operating system and mark them as written, for they read as zero now.
 
-        Returns the bytes by which the resident size fell.
+        Returns the bytes by which the memory fell that is lent for RAM.
         """
-        before = self.resident_size()
+        before = self._lent_size()
         for first, end in zip(ranges.first.tolist(), ranges.end.tolist(), strict=True):
             for index, region in enumerate(self.regions):
                 base, limit = int(self._first_pages[index]), int(self._first_pages[index + 1])
@@ -329,7 +329,11 @@ class GuestMemory:
                     region.backing.give_back((low - base) << PAGE_SHIFT, (high - low) << PAGE_SHIFT)
             if self.page_marks is not None:
                 self.page_marks.mark(first, end)
-        return before - self.resident_size()
+        return before - self._lent_size()
+
+    def _lent_size(self) -> int:
+        # Not `resident_size`, which may have to look at each page of RAM. One file may have several regions.
+        return sum(dict(region.backing.lent() for region in self.regions).values())
 
     def resident_size(self) -> int:
         """Bytes of memory the operating system has lent for RAM at this moment."""

@@ -5,7 +5,7 @@ Who has the file descriptor moves the bytes; here is what they are, and whether 
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Any
 
@@ -19,13 +19,13 @@ from vdev.device import Device
 from vdev.errors import FrontEndViolation, GuestAddressError, SavedStateError
 from vdev.memory import Region
 from vdev.vhost_user.framing import Message
+from vdev.vhost_user.memory_table import MAX_RAM_SIZE
 
 __all__ = ["MAX_STATE_SIZE", "DeviceStateTransfer", "Transfer", "TransferEnd"]
 
 MAX_STATE_SIZE = 64 << 20
 """Bytes; a balloon of a guest of 1 TiB has 32 MiB of pages."""
 
-_MAX_RAM_SIZE = 1 << 44
 _CLAUSE = "Migrating back-end state"
 
 
@@ -83,6 +83,10 @@ class _AbsentRam:
     def resident_size(self) -> int:
         """Bytes lent: none."""
         return 0
+
+    def lent(self) -> tuple[Hashable, int]:
+        """Return what nobody else has a part of, and no bytes."""
+        return id(self), 0
 
 
 class DeviceStateTransfer:
@@ -143,7 +147,7 @@ class DeviceStateTransfer:
             saved = BACK_END_STATE.parse(state)
         except construct.ConstructError as error:
             raise SavedStateError(f"the saved back end cannot be read: {error}") from error
-        if sum(region.size for region in saved.regions) > _MAX_RAM_SIZE:
+        if sum(region.size for region in saved.regions) > MAX_RAM_SIZE:
             raise SavedStateError("the saved back end is one of more RAM than there is")
         self._check_suspended(saved.device)
         before = self._regions()

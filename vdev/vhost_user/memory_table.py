@@ -12,10 +12,13 @@ from vdev.errors import FrontEndViolation, GuestAddressError
 from vdev.memory import PAGE_SIZE, FileBacking, Region
 from vdev.vhost_user.framing import Message
 
-__all__ = ["MAX_SLOT_COUNT", "MemoryTable", "check_same_memory"]
+__all__ = ["MAX_RAM_SIZE", "MAX_SLOT_COUNT", "MemoryTable", "check_same_memory"]
 
 MAX_SLOT_COUNT = 32
 """Regions that can be known at a time."""
+
+MAX_RAM_SIZE = 1 << 42
+"""Bytes of guest RAM. A file can be as large as its maker says; what a device keeps of each page costs real memory."""
 
 _CLAUSE = "Memory access"
 _ADDRESS_LIMIT = 1 << 64
@@ -116,6 +119,8 @@ class MemoryTable:
         return _Slot(region.guest_address, region.size, region.user_address, backing)
 
     def _take_into_use(self, slots: list[_Slot]) -> None:
+        if (total := sum(slot.size for slot in slots)) > MAX_RAM_SIZE:
+            raise _wrong(f"{total} bytes of RAM, more than {MAX_RAM_SIZE}")
         ordered = sorted(slots, key=lambda slot: slot.user_address)
         for low, high in pairwise(ordered):
             if low.user_address + low.size > high.user_address:

@@ -64,18 +64,19 @@ class Inflation:
 
     def reset(self) -> None:
         """Empty the balloon: the driver that filled it is gone, and its guest may use every page."""
-        self.inflated[:] = False
-        self.inflated_count = 0
+        if self.inflated_count:
+            self.inflated[:] = False
+            self.inflated_count = 0
 
     def renumber(self, before: tuple[Region, ...]) -> None:
         """Guest RAM has other regions than `before`: what was in the balloon and still is RAM stays in it."""
-        pages = np.flatnonzero(self.inflated)
-        self.inflated = np.zeros(self._memory.page_count, np.bool_)
-        if len(pages):
-            addresses = GuestMemory(before).addresses_of(pages)
+        # Flags that nobody sets cost no memory, however much RAM a front end tells of.
+        flags, self.inflated = self.inflated, np.zeros(self._memory.page_count, np.bool_)
+        if self.inflated_count:
+            addresses = GuestMemory(before).addresses_of(np.flatnonzero(flags))
             still = self._memory.contains_many(addresses, np.full(len(addresses), PAGE_SIZE, np.uint64))
             self.inflated[self._memory.pages_of(addresses[still])] = True
-        self.inflated_count = int(self.inflated.sum())
+            self.inflated_count = int(np.count_nonzero(still))
 
     def save(self) -> bytes:
         """Return a bit per page, or nothing for an empty balloon."""
