@@ -15,6 +15,9 @@ BEGIN = "vdev-guest-begin"
 END = "vdev-guest-end"
 
 # Commands come one a line, as NUMBER COMMAND; what a command prints stands between BEGIN NUMBER and END NUMBER STATUS.
+# A guest ends with its test. One whose test was killed ends when nobody has asked anything for LONELY seconds.
+LONELY = 300
+
 INIT = f"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -25,14 +28,14 @@ stty -echo -onlcr
 echo 1 > /proc/sys/kernel/printk
 for module in $(cat /modules/order); do insmod /modules/$module || echo "insmod $module failed"; done
 echo {READY} $(uname -r)
-while read -r number command; do
+while read -t {LONELY} -r number command; do
     echo "{BEGIN} $number"
     eval "$command"
     status=$?
     echo
     echo "{END} $number $status"
 done
-reboot -f
+poweroff -f
 """
 
 DIRECTORIES = ("bin", "dev", "proc", "sys", "mnt", "modules")
