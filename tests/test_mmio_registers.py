@@ -16,7 +16,6 @@ from vdev.events import RegisterRead, RegisterWritten, ViolationFound
 from vdev.memory import GuestMemory
 from vdev.mmio import MmioRegisters
 
-LIVE = DeviceStatus.ACKNOWLEDGE | DeviceStatus.DRIVER | DeviceStatus.FEATURES_OK | DeviceStatus.DRIVER_OK
 GOOD = DriverAddresses(16, 0x1000, 0x2000, 0x3000)
 
 

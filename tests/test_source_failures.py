@@ -22,7 +22,7 @@ from spec.stream import RECORD_HEADER
 from vdev.memory import PAGE_SIZE
 from vdev.schedule import FreeSchedule
 
-COMMIT_SIZE = RESUMED_SIZE = RECORD_HEADER.sizeof()
+COMMIT_SIZE = RECORD_HEADER.sizeof()
 
 
 def small_move(**options) -> Move:
