@@ -11,7 +11,6 @@ from guest_agent.virtqueue import NoQueueHere, PackedDriverQueue, QueueFull, Spl
 from spec.packed_area import packed_area
 from spec.packed_ring import MAX_QUEUE_SIZE, PACKED_DESCRIPTOR, position
 from vdev.errors import GuestAddressError
-from vdev.events import ChainsMadeAvailable, ChainsPopped, ChainsUsed, EventStream, UsedCollected
 from vdev.memory import GuestMemory, PageMarks
 from vdev.virtqueue import PackedDeviceQueue, QueueAddresses, make_device_queue
 
@@ -284,57 +283,6 @@ def test_the_parts_of_an_area_are_aligned_and_share_no_cache_line(size):
     assert parts == sorted(set(parts))
     assert all(part % 64 == 0 for part in parts[:-1])
     assert PackedDriverQueue.area_size(size, 3) >= area.size
-
-
-def test_the_driver_author_cannot_add_what_the_text_forbids():
-    ends = make_ends(5, packed=True, indirect_capacity=2)
-    for readable, writable, token, says in (
-        ([], [], 0, "needs a segment"),
-        ([(0, 1)] * 6, [], 0, "6 segments in a queue of 5"),
-        ([(0, 1 << 32)], [], 0, "no descriptor can hold"),
-        ([(-1, 1)], [], 0, "no descriptor can hold"),
-        ([(1 << 64, 1)], [], 0, "no descriptor can hold"),
-        ([(0, (1 << 32) - 1)], [(0, 2)], 0, "more than 2\\^32 bytes"),
-        ([(0, 1)], [], 1 << 64, "not a 64-bit number"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            ends.driver.add(readable, writable, token)
-    with pytest.raises(ValueError, match="no indirect table for 3 segments"):
-        ends.driver.add([(0, 1)] * 3, [], 0, indirect=True)
-    with pytest.raises(ValueError, match="no descriptor can hold"):
-        ends.driver.add_batch(*np.array([[0], [1 << 32]], np.uint64), writable=True, tokens=np.zeros(1, np.uint64))
-    with pytest.raises(ValueError, match="2 addresses, 1 sizes and 1 tokens"):
-        ends.driver.add_batch(*[np.zeros(n, np.uint64) for n in (2, 1)], writable=True, tokens=np.zeros(1, np.uint64))
-    assert ends.driver.free_count == 5
-    ends.driver.publish()
-    assert ends.device.pop() is None
-
-
-def test_every_step_is_an_event():
-    records = []
-    stream = EventStream(lambda: 0.0)
-    stream.subscribe(lambda record: records.append(record.event))
-    ends = make_ends(17, packed=True, events=stream.emitter("both"))
-    fill(ends, 9)
-    ends.driver.publish()
-    heads = tuple(ends.device.pop_batch().heads.tolist())
-    ends.device.push_batch(np.array(heads), np.full(9, 5))
-    ends.driver.collect_batch()
-    ends.driver.add([(0, 1)], [], 0)
-    ends.driver.publish()
-    last = ends.device.pop().head
-    ends.device.push(last, 0)
-    ends.driver.collect()
-    assert records == [
-        ChainsMadeAvailable(0, heads),
-        ChainsPopped(0, heads),
-        ChainsUsed(0, heads, (5,) * 9),
-        UsedCollected(0, heads),
-        ChainsMadeAvailable(0, (last,)),
-        ChainsPopped(0, (last,)),
-        ChainsUsed(0, (last,), (0,)),
-        UsedCollected(0, (last,)),
-    ]
 
 
 # Nothing is seen before all of it is there

@@ -12,21 +12,6 @@ from guest_agent.virtqueue.packed_area import PackedQueueArea
 from spec.packed_ring import FIRST_POSITION, EventFlag, position
 from vdev.virtqueue.packed_ring import PackedRing
 
-# Notifications
-
-
-@pytest.mark.parametrize("event_idx", [False, True])
-def test_a_device_that_found_nothing_is_kicked_for_the_next_buffer(event_idx):
-    ends = make_ends(5, packed=True, event_idx=event_idx)
-    for turn in range(20):
-        ends.driver.add([(0, 1)], [], turn)
-        ends.driver.publish()
-        assert ends.driver.should_kick()
-        assert not ends.driver.should_kick()  # nothing new since
-        ends.device.push(ends.device.pop().head, 0)
-        assert ends.device.pop() is None
-        ends.driver.collect()
-
 
 @pytest.mark.parametrize("count", [1, 15, 16, 40])
 @pytest.mark.parametrize("moment", range(8))
@@ -86,44 +71,6 @@ def test_what_is_used_while_a_batch_is_collected_calls(count, moment, in_order, 
     else:
         push_one()
         assert called[-1]
-
-
-def test_with_event_idx_a_busy_device_is_kicked_once_for_many_buffers():
-    ends = make_ends(16, packed=True)
-    ends.device.enable_kicks()
-    kicks = []
-    for turn in range(10):
-        ends.driver.add([(0, 1)], [], turn)
-        ends.driver.publish()
-        kicks.append(ends.driver.should_kick())
-    assert kicks == [True] + [False] * 9
-    assert len(ends.device.pop_batch()) == 10
-    ends.driver.add([(0, 1)], [], 10)
-    ends.driver.publish()
-    assert ends.driver.should_kick()
-
-
-@pytest.mark.parametrize("event_idx", [False, True])
-def test_switched_off_nobody_is_told_and_switching_on_says_what_came_meanwhile(event_idx):
-    ends = make_ends(13, packed=True, event_idx=event_idx)
-    ends.device.disable_kicks()
-    ends.driver.disable_calls()
-    assert not ends.device.enable_kicks()
-    ends.device.disable_kicks()
-    assert fill(ends, 3) == 3
-    ends.driver.publish()
-    assert not ends.driver.should_kick()
-    assert ends.device.enable_kicks()
-    for head in ends.device.pop_batch().heads.tolist():
-        ends.device.push(head, 0)
-    assert not ends.device.should_call()
-    assert ends.driver.enable_calls()
-    assert len(ends.driver.collect_batch().tokens) == 3
-    fill(ends, 1)
-    ends.driver.publish()
-    assert ends.driver.should_kick()
-    ends.device.push(ends.device.pop().head, 0)
-    assert ends.device.should_call()
 
 
 @pytest.mark.parametrize("event_idx", [False, True])

@@ -12,7 +12,6 @@ from guest_agent.virtqueue.area import QueueArea
 from spec.split_area import split_area
 from spec.split_ring import MAX_QUEUE_SIZE
 from vdev.errors import GuestAddressError
-from vdev.events import ChainsMadeAvailable, ChainsPopped, ChainsUsed, EventStream, UsedCollected
 from vdev.memory import GuestMemory, PageMarks
 from vdev.virtqueue import Chain, ChainBatch, QueueAddresses, Segment, SplitDeviceQueue
 from vdev.virtqueue.rings import Rings
@@ -101,19 +100,6 @@ def test_a_batch_and_its_chains_say_the_same():
 # Notifications
 
 
-@pytest.mark.parametrize("event_idx", [False, True])
-def test_a_device_that_found_nothing_is_kicked_for_the_next_buffer(event_idx):
-    ends = make_ends(16, event_idx=event_idx)
-    for turn in range(20):
-        ends.driver.add([(0, 1)], [], turn)
-        ends.driver.publish()
-        assert ends.driver.should_kick()
-        assert not ends.driver.should_kick()  # nothing new since
-        ends.device.push(ends.device.pop().head, 0)
-        assert ends.device.pop() is None
-        ends.driver.collect()
-
-
 @pytest.mark.parametrize("count", [1, 15, 16, 40])
 @pytest.mark.parametrize("moment", range(6))
 def test_what_is_published_while_a_batch_is_taken_kicks(count, moment, monkeypatch):
@@ -165,43 +151,6 @@ def test_what_is_used_while_a_batch_is_collected_calls(count, moment, monkeypatc
     else:
         push_one()
         assert called[-1]
-
-
-def test_with_event_idx_a_busy_device_is_kicked_once_for_many_buffers():
-    ends = make_ends(16)
-    kicks = []
-    for turn in range(10):
-        ends.driver.add([(0, 1)], [], turn)
-        ends.driver.publish()
-        kicks.append(ends.driver.should_kick())
-    assert kicks == [True] + [False] * 9
-    assert len(ends.device.pop_batch()) == 10
-    ends.driver.add([(0, 1)], [], 10)
-    ends.driver.publish()
-    assert ends.driver.should_kick()
-
-
-@pytest.mark.parametrize("event_idx", [False, True])
-def test_switched_off_nobody_is_told_and_switching_on_says_what_came_meanwhile(event_idx):
-    ends = make_ends(16, event_idx=event_idx)
-    ends.device.disable_kicks()
-    ends.driver.disable_calls()
-    assert not ends.device.enable_kicks()
-    ends.device.disable_kicks()
-    assert fill(ends, 3) == 3
-    ends.driver.publish()
-    assert not ends.driver.should_kick()
-    assert ends.device.enable_kicks()
-    for head in ends.device.pop_batch().heads.tolist():
-        ends.device.push(head, 0)
-    assert not ends.device.should_call()
-    assert ends.driver.enable_calls()
-    assert len(ends.driver.collect_batch().tokens) == 3
-    fill(ends, 1)
-    ends.driver.publish()
-    assert ends.driver.should_kick()
-    ends.device.push(ends.device.pop().head, 0)
-    assert ends.device.should_call()
 
 
 def test_with_event_idx_both_flags_stay_0():
@@ -337,55 +286,3 @@ def test_the_parts_of_an_area_are_aligned_and_share_no_cache_line(size):
     assert parts == sorted(set(parts))
     assert all(part % 64 == 0 for part in parts[:-1])
     assert SplitDriverQueue.area_size(size, 3) >= area.size
-
-
-def test_the_driver_author_cannot_add_what_the_text_forbids():
-    ends = make_ends(4, indirect_capacity=2)
-    free_count = ends.driver.free_count
-    for readable, writable, token, says in (
-        ([], [], 0, "needs a segment"),
-        ([(0, 1)] * 5, [], 0, "5 segments in a queue of 4"),
-        ([(0, 1 << 32)], [], 0, "no descriptor can hold"),
-        ([(-1, 1)], [], 0, "no descriptor can hold"),
-        ([(1 << 64, 1)], [], 0, "no descriptor can hold"),
-        ([(0, (1 << 32) - 1)], [(0, 2)], 0, "more than 2\\^32 bytes"),
-        ([(0, 1)], [], 1 << 64, "not a 64-bit number"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            ends.driver.add(readable, writable, token)
-    with pytest.raises(ValueError, match="no indirect table for 3 segments"):
-        ends.driver.add([(0, 1)] * 3, [], 0, indirect=True)
-    with pytest.raises(ValueError, match="no descriptor can hold"):
-        ends.driver.add_batch(*np.array([[0], [1 << 32]], np.uint64), writable=True, tokens=np.zeros(1, np.uint64))
-    with pytest.raises(ValueError, match="2 addresses, 1 sizes and 1 tokens"):
-        ends.driver.add_batch(*[np.zeros(n, np.uint64) for n in (2, 1)], writable=True, tokens=np.zeros(1, np.uint64))
-    assert ends.driver.free_count == free_count
-    ends.driver.publish()
-    assert ends.device.pop() is None
-
-
-def test_every_step_is_an_event():
-    records = []
-    stream = EventStream(lambda: 0.0)
-    stream.subscribe(lambda record: records.append(record.event))
-    ends = make_ends(16, events=stream.emitter("both"))
-    fill(ends, 9)
-    ends.driver.publish()
-    heads = tuple(ends.device.pop_batch().heads.tolist())
-    ends.device.push_batch(np.array(heads), np.full(9, 5))
-    ends.driver.collect_batch()
-    ends.driver.add([(0, 1)], [], 0)
-    ends.driver.publish()
-    last = ends.device.pop().head
-    ends.device.push(last, 0)
-    ends.driver.collect()
-    assert records == [
-        ChainsMadeAvailable(0, heads),
-        ChainsPopped(0, heads),
-        ChainsUsed(0, heads, (5,) * 9),
-        UsedCollected(0, heads),
-        ChainsMadeAvailable(0, (last,)),
-        ChainsPopped(0, (last,)),
-        ChainsUsed(0, (last,), (0,)),
-        UsedCollected(0, (last,)),
-    ]

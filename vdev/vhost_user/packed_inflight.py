@@ -52,7 +52,6 @@ class PackedInflightQueue(CountedQueue):
         indirect: bool,
     ) -> None:
         super().__init__(inner, counter)
-        self._region = region
         self._head, self._entries = region.head, region.descriptors
         self._memory = memory
         self._indirect = indirect
