@@ -4,8 +4,11 @@ import pytest
 from block_setup import BARE_FEATURES, DATA, DISK_SECTORS, SECTOR, BareDisk, content_of, memfd_disk
 from device_setup import of_type
 
+from spec import vhost_user
 from spec.block import DATA_RANGE, REQUEST_HEADER, BlockFeature, RequestStatus, RequestType
 from spec.device import Feature, feature_mask
+from tests.vhost_user_setup import R, served
+from vdev.devices.block import BlockDevice
 from vdev.devices.block.limits import (
     DISCARD_RANGES_MAX,
     DISCARD_SECTORS_MAX,
@@ -15,6 +18,8 @@ from vdev.devices.block.limits import (
     ZEROES_SECTORS_MAX,
 )
 from vdev.events import ViolationFound
+from vdev.memory import GuestMemory
+from vdev.vhost_user.server import BackEnd
 
 IN, OUT, FLUSH, GET_ID = RequestType.IN, RequestType.OUT, RequestType.FLUSH, RequestType.GET_ID
 DISCARD, ZEROES = RequestType.DISCARD, RequestType.WRITE_ZEROES
@@ -215,4 +220,22 @@ def test_a_driver_that_never_rests_is_served_in_turns():
     queue.publish()
     device.queues[0].push = push_and_ask_for_more.__get__(device.queues[0])
     assert device.queue_notify(0) is True
+    device.close()
+
+
+async def test_what_one_front_end_stores_over_a_disk_s_capacity_is_not_told_to_the_next():
+    file = memfd_disk()
+    device = BlockDevice(GuestMemory.absent(), file)
+    back_end = BackEnd(device)
+    read = vhost_user.CONFIG.build({"offset": 0, "size": 8, "flags": 0, "payload": bytes(8)})
+    stored = {"offset": 0, "size": 8, "flags": vhost_user.ConfigFlag.MIGRATION, "payload": b"\xff" * 8}
+    store = vhost_user.CONFIG.build(stored)
+    async with served(device, back_end=back_end) as front_end:
+        await front_end.negotiate()
+        before = (await front_end.ask(R.GET_CONFIG, read)).body
+        assert await front_end.ask_u64(R.SET_CONFIG, store) == 0
+        assert (await front_end.ask(R.GET_CONFIG, read)).body != before
+    async with served(device, back_end=back_end) as front_end:
+        await front_end.negotiate()
+        assert (await front_end.ask(R.GET_CONFIG, read)).body == before
     device.close()

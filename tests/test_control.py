@@ -10,7 +10,7 @@ from device_setup import BalloonPair
 
 from spec.balloon import BalloonFeature, StatisticTag
 from spec.device import Feature, feature_mask
-from vdev.errors import UserError
+from vdev.errors import DriverViolation, UserError
 from vdev.events import EventStream
 from vdev.run.balloon_operations import BalloonOperations
 from vdev.run.control import ControlRefused, ask, serve_control
@@ -147,3 +147,35 @@ def test_asking_where_nobody_serves_says_so(tmp_path):
         deaf.listen()
         with pytest.raises(UserError, match=r"did not answer within 0\.05 s"):
             ask(str(tmp_path / "deaf"), {"do": "status"}, patience=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "what"),
+    [
+        ("inflate", {"size": 4 * MIB, "wait": True}, "make its balloon that size"),
+        ("statistics", {}, "give statistics"),
+        ("hints-request", {}, "come to the end of its hints"),
+    ],
+)
+@pytest.mark.parametrize("broken", [False, True])
+async def test_who_waits_for_a_guest_that_goes_away_is_told_at_once(tmp_path, name, fields, what, broken):
+    async with served(tmp_path, guest=False) as (thing, request, _):
+        device = thing.pair.device
+        thing.pair.settle()
+        answers = []
+
+        async def wait():
+            with pytest.raises(ControlRefused) as refused:
+                await request(name, **fields)
+            answers.append(str(refused.value))
+
+        with trio.fail_after(10):  # far below what the operation waits for a guest
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                while thing.operations._moved.statistics().tasks_waiting == 0:
+                    await trio.lowlevel.checkpoint()
+                if broken:
+                    device.needs_reset(DriverViolation("Virtqueues", "a bad one"))
+                else:
+                    device.reset()
+        assert answers == [f"the guest did not {what}: {'its driver broke the rules' if broken else 'it went away'}"]

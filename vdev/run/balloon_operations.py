@@ -6,6 +6,7 @@ from typing import Any
 import trio
 
 from spec.balloon import PAGE_FRAME_SIZE, BalloonFeature
+from spec.device import DeviceStatus
 from vdev.devices.balloon import BalloonDevice, HintState
 from vdev.events import EventStream, Record
 from vdev.memory import PAGE_SIZE, PageRanges
@@ -134,9 +135,17 @@ class BalloonOperations:
         self._moved = trio.Event()
 
     async def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until `condition` holds; each event of the balloon is a reason to look again."""
+        """Wait until `condition` holds; each event of the balloon is a reason to look again.
+
+        Raises ControlRefused if it takes too long, or the guest goes away meanwhile.
+        """
         with trio.move_on_after(self._patience) as waiting:
-            while not condition():
+            while self._balloon.running and not condition():
                 await self._moved.wait()
         if waiting.cancelled_caught:
             raise ControlRefused(f"the guest did not {what} within {self._patience:g} s")
+        if not self._balloon.running:
+            broke = self._balloon.status & DeviceStatus.DEVICE_NEEDS_RESET
+            raise ControlRefused(
+                f"the guest did not {what}: {'its driver broke the rules' if broke else 'it went away'}"
+            )

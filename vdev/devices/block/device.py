@@ -87,8 +87,7 @@ class BlockDevice(Device):
             self.offered_features |= feature_mask(BlockFeature.RO)
         else:
             self.offered_features |= feature_mask(BlockFeature.DISCARD, BlockFeature.WRITE_ZEROES)
-        for field, value in self._fixed_config().items():
-            self.config[field] = value
+        self._fill_config()
         self._busy: set[int] = set()  # queues that had many requests at once when last looked at
         self.request_count = 0
         """Requests that were answered since this object was made."""
@@ -176,9 +175,9 @@ class BlockDevice(Device):
         return parse_requests(self.memory, batch, queue.number) if len(batch) else Requests()
 
     def reset(self) -> None:
-        """Forget the driver and the cache mode that it chose."""
+        """Forget the driver, the cache mode that it chose, and what a front end stored over the disk's own fields."""
         super().reset()
-        self.config["writeback"] = 1
+        self._fill_config()
         self._executor.negotiate(0)
 
     def save_specific(self) -> bytes:
@@ -198,6 +197,10 @@ class BlockDevice(Device):
         self._choose_cache_mode()
 
     # Inside
+
+    def _fill_config(self) -> None:
+        for field, value in self._fixed_config().items():
+            self.config[field] = value
 
     def _fixed_config(self) -> dict[str, int]:
         """Return every field of the configuration space that is not always 0, as a new device has it."""
