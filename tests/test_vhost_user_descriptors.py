@@ -3,18 +3,22 @@
 import os
 import signal
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 import trio
 from vhost_user_setup import R, assert_open_fds, open_fds, served, u64
 
 from spec import vhost_user as spec
+from spec.device import DeviceId
 from vdev.devices.balloon import BalloonDevice
+from vdev.errors import UserError
 from vdev.memory import GuestMemory
+from vdev.run.drive import DriveOptions, attach
 from vdev.vhost_user import at_once
 from vdev.vhost_user.at_once import read_at_once, write_at_once
 from vdev.vhost_user.event_fd import EventFd
+from vdev.vhost_user.server import listen
 
 FULL = (1 << 64) - 2
 
@@ -148,3 +152,18 @@ async def test_a_descriptor_that_is_only_a_path_is_refused_or_of_no_use_and_is_c
             assert await front_end.ask_u64(R.GET_FEATURES)
         del front_end
         assert_open_fds(before)
+
+
+def test_a_socket_whose_owner_accepts_nobody_is_taken_and_not_waited_for(tmp_path):
+    path = tmp_path / "socket"
+    with listen(path) as listener, ExitStack() as waiting:
+        listener.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                sock = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                sock.setblocking(False)
+                sock.connect(str(path))
+        with without_waiting(), pytest.raises(UserError, match="Address already in use"):
+            listen(path)
+        with without_waiting(), pytest.raises(UserError, match=r"nobody accepted within 0\.2 s"):
+            attach(DriveOptions(str(path), timeout=0.2), DeviceId.ENTROPY, 1 << 20).__enter__()

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def attach(options: DriveOptions, device_id: DeviceId, ram_size: int, events: Em
 
     Raises UserError if there is no back end at that socket. Inside, a back end that is lost raises DriveFailed.
     """
-    connection = _connect(options.socket_path)
+    connection = _connect(options.socket_path, options.timeout)
     memory = GuestMemory([Region(RAM_ADDRESS, MemfdBacking(-(-ram_size // PAGE_SIZE) * PAGE_SIZE))])
     try:
         try:
@@ -88,17 +89,27 @@ def attach(options: DriveOptions, device_id: DeviceId, ram_size: int, events: Em
             region.backing.close()
 
 
-def _connect(path: str) -> socket.socket:
+def _connect(path: str, patience: float) -> socket.socket:
     if len(os.fsencode(path)) > _UNIX_PATH_LIMIT:
         raise UserError(f"the socket path is longer than {_UNIX_PATH_LIMIT} bytes: {path}")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        # With a timeout of Python's the kernel does not wait at all for a place in a full queue of connections.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(patience))
         connection.connect(path)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(0))
+    except BlockingIOError:
+        connection.close()
+        raise UserError(f"cannot reach a back end at {path}: nobody accepted within {patience:g} s") from None
     except OSError as error:
         connection.close()
         why = _REFUSALS.get(error.errno or 0, error.strerror or str(error))
         raise UserError(f"cannot reach a back end at {path}: {why}") from error
     return connection
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
 
 
 _REFUSALS = {

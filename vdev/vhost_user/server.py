@@ -52,7 +52,9 @@ def listen(path: Path) -> socket.socket:
 
 def _is_answered(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(path)) == 0
+        probe.setblocking(False)
+        # Who listens and accepts nobody just now is there, too.
+        return probe.connect_ex(str(path)) in (0, errno.EAGAIN)
 
 
 class BackEnd:
