@@ -31,8 +31,6 @@ __all__ = [
     "FRONT_END_REQUESTS",
     "HEADER",
     "INFLIGHT",
-    "INFLIGHT_ALIGNMENT",
-    "INFLIGHT_VERSION",
     "IOTLB",
     "LOG",
     "LOG_ALL",
@@ -44,14 +42,10 @@ __all__ = [
     "MEMORY_REGION",
     "MEMORY_TABLE",
     "NO_FD",
-    "PACKED_INFLIGHT",
-    "PACKED_INFLIGHT_DESCRIPTOR",
     "PROTOCOL_FEATURES",
     "SHARED_MEMORY_CONFIG",
     "SHARED_MEMORY_MAP",
     "SINGLE_REGION",
-    "SPLIT_INFLIGHT",
-    "SPLIT_INFLIGHT_DESCRIPTOR",
     "U64",
     "UUID",
     "VERSION",
@@ -291,53 +285,6 @@ INFLIGHT = "inflight" / Struct(
     "mmap_size" / Int64ul, "mmap_offset" / Int64ul, "queue_count" / Int16ul, "queue_size" / Int16ul
 )
 """An area that tracks buffers in flight. A C compiler makes it four bytes larger, and peers send it so."""
-
-INFLIGHT_VERSION = 1
-INFLIGHT_ALIGNMENT = 64
-"""Bytes; the text sets one queue's region behind the other, and back ends begin each at a multiple of this."""
-
-SPLIT_INFLIGHT = "split_inflight" / Struct(
-    "features" / Int64ul,
-    "version" / Int16ul,
-    "descriptor_count" / Int16ul,
-    "last_batch_head" / Int16ul,
-    "used_idx" / Int16ul,
-)
-"""The head of a split queue's region; a SPLIT_INFLIGHT_DESCRIPTOR for each descriptor follows."""
-
-SPLIT_INFLIGHT_DESCRIPTOR = "split_inflight_descriptor" / Struct(
-    "inflight" / Int8ul, Padding(5), "next" / Int16ul, "counter" / Int64ul
-)
-
-PACKED_INFLIGHT = "packed_inflight" / Struct(
-    "features" / Int64ul,
-    "version" / Int16ul,
-    "descriptor_count" / Int16ul,
-    "free_head" / Int16ul,
-    "old_free_head" / Int16ul,
-    "used_idx" / Int16ul,
-    "old_used_idx" / Int16ul,
-    "used_wrap_counter" / Int8ul,
-    "old_used_wrap_counter" / Int8ul,
-    Padding(10),
-)
-"""The head of a packed queue's region; a PACKED_INFLIGHT_DESCRIPTOR for each descriptor follows.
-
-Seven bytes of the gap are the text's, three its C compiler's.
-"""
-
-PACKED_INFLIGHT_DESCRIPTOR = "packed_inflight_descriptor" / Struct(
-    "inflight" / Int8ul,
-    Padding(1),
-    "next" / Int16ul,
-    "last" / Int16ul,
-    "num" / Int16ul,
-    "counter" / Int64ul,
-    "id" / Int16ul,
-    "flags" / Int16ul,
-    "len" / Int32ul,
-    "addr" / Int64ul,
-)
 
 BACK_END_STATE = "back_end_state" / Struct(
     "magic" / Const(b"vdevbe1\0"),

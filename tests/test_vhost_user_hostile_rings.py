@@ -23,6 +23,7 @@ from vhost_user_setup import (
 
 from spec import vhost_user as spec
 from spec.device import DeviceStatus
+from spec.inflight import SPLIT_INFLIGHT
 
 
 def address(**fields):
@@ -246,7 +247,7 @@ async def test_an_area_that_no_back_end_wrote_is_refused_when_its_ring_is_enable
         area = os.memfd_create("area")
         os.ftruncate(area, 8192)
         fields = {"features": 0, "last_batch_head": 0, "used_idx": 0} | head
-        os.pwrite(area, spec.SPLIT_INFLIGHT.build(fields), 0)
+        os.pwrite(area, SPLIT_INFLIGHT.build(fields), 0)
         assert await front_end.ask_u64(R.SET_INFLIGHT_FD, spec.INFLIGHT.build(INFLIGHT), [area]) == 0
         os.close(area)
         await front_end.start_ring(0, enable=False)

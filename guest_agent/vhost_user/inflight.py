@@ -6,14 +6,9 @@ import numpy as np
 
 from guest_agent.vhost_user.back_end import BackEnd
 from guest_agent.vhost_user.errors import BackEndRefused
+from spec.inflight import INFLIGHT_ALIGNMENT, INFLIGHT_VERSION, PACKED_INFLIGHT, PACKED_INFLIGHT_DESCRIPTOR
 from spec.layout import dtype_of
-from spec.vhost_user import (
-    INFLIGHT_ALIGNMENT,
-    INFLIGHT_VERSION,
-    PACKED_INFLIGHT,
-    PACKED_INFLIGHT_DESCRIPTOR,
-    FrontEndRequest,
-)
+from spec.vhost_user import FrontEndRequest
 
 __all__ = ["InflightArea"]
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spec.layout import dtype_of
-from spec.vhost_user import (
-    INFLIGHT,
+from spec.inflight import (
     INFLIGHT_ALIGNMENT,
     PACKED_INFLIGHT,
     PACKED_INFLIGHT_DESCRIPTOR,
     SPLIT_INFLIGHT,
     SPLIT_INFLIGHT_DESCRIPTOR,
 )
+from spec.layout import dtype_of
+from spec.vhost_user import INFLIGHT
 from vdev.errors import FrontEndViolation
 from vdev.memory import FileBacking
 from vdev.vhost_user.framing import Message

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from spec.inflight import INFLIGHT_VERSION
 from spec.packed_ring import PACKED_DESCRIPTOR, PackedFlag, linear, position
-from spec.vhost_user import INFLIGHT_VERSION
 from vdev.errors import FrontEndViolation
 from vdev.memory import GuestMemory
 from vdev.vhost_user.counted_queue import ChainCounter, CountedQueue

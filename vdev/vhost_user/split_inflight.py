@@ -5,8 +5,8 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
+from spec.inflight import INFLIGHT_VERSION
 from spec.split_ring import used_ring
-from spec.vhost_user import INFLIGHT_VERSION
 from vdev.errors import FrontEndViolation
 from vdev.memory import GuestMemory
 from vdev.vhost_user.counted_queue import ChainCounter, CountedQueue
