@@ -39,7 +39,8 @@ class _Slot:
 class MemoryTable:
     """The regions that are known now. `replace` is told of them whenever they change.
 
-    It may raise ValueError or GuestAddressError for regions that no RAM can have; then nothing has changed.
+    It may raise ValueError or GuestAddressError for regions that no RAM can have, or FrontEndViolation; then nothing
+    has changed.
     """
 
     def __init__(self, replace: Callable[[Sequence[Region]], None]) -> None:
@@ -131,6 +132,9 @@ class MemoryTable:
         except (ValueError, GuestAddressError) as error:
             self._slots = before
             raise _wrong(str(error)) from error
+        except FrontEndViolation:
+            self._slots = before
+            raise
 
 
 def check_same_memory(ours: Sequence[Region], told: Sequence[Region]) -> None:
