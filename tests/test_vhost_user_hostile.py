@@ -231,6 +231,19 @@ async def test_nine_regions_in_one_table_end_the_connection():
         assert await front_end.is_closed()
 
 
+async def test_more_ram_than_there_can_be_is_refused():
+    fds = [os.memfd_create("immense") for _ in range(2)]
+    for fd in fds:
+        os.ftruncate(fd, 4 << 40)
+    async with served(make_balloon()) as front_end:
+        await ready(front_end)
+        regions = [(0, 4 << 40, USER_BASE, 0), (4 << 40, MIB, USER_BASE + (4 << 40), 0)]
+        assert "4398047559680 bytes of RAM" in await refused(front_end, R.SET_MEM_TABLE, table(*regions), fds)
+        assert await front_end.ask_u64(R.SET_MEM_TABLE, table(regions[0]), fds[:1]) == 0
+    for fd in fds:
+        os.close(fd)
+
+
 TRANSFER = {"direction": 1, "phase": 0}
 
 
