@@ -1,5 +1,6 @@
 # make demo    install into .venv and move a guest while it works
-# make test    install what the tests need, real peers among it, and run them all, with coverage
+# make test    install what the tests need, real peers among it, and run them all
+# make coverage  the same, which lines they reach
 # make peers   fetch the real guests and devices that some tests work with (Debian packages, once)
 # make lint    format, lint, types, import rules
 # make docs    write the tables of the code into the documents
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
 .NOTPARALLEL:
-.PHONY: help demo test peers lint docs bench clean
+.PHONY: help demo test coverage peers lint docs bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -20,8 +21,15 @@ help:
 demo: $(VENV)/.has-vdev
 	$(BIN)/vdev migrate --ram 1GiB --workload churn
 
+# First what needs no process but the tests' own, a file on each core; then what starts some, one after the other.
 test: $(VENV)/.has-test
 	-@$(PYTHON) tests/peers/set_up.py
+	@status=0; \
+	$(BIN)/python -m pytest -m "not process and not peer" -n auto --dist loadfile || status=1; \
+	$(BIN)/python -m pytest -m "process or peer" || status=1; \
+	exit $$status
+
+coverage: $(VENV)/.has-test
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 peers:

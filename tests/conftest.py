@@ -1,5 +1,6 @@
 """Shared by all tests: the order they run in, how Hypothesis searches, and which peers took part."""
 
+import gc
 import os
 import signal
 
@@ -34,9 +35,19 @@ PEERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def no_garbage_of_others():
+    """Descriptors that are garbage of another file's tests are closed before this file's tests count theirs."""
+    gc.collect()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
     """What is quick runs first: a broken unit is named before a migration stumbles over it."""
-    items.sort(key=lambda item: item.get_closest_marker("process") is not None)
+    for item in items:
+        if any(mark.name.startswith("peer_") for mark in item.iter_markers()):
+            item.add_marker("peer")
+    items.sort(key=lambda item: any(item.get_closest_marker(name) for name in ("process", "peer")))
 
 
 def pytest_terminal_summary(terminalreporter):

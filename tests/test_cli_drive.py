@@ -23,6 +23,8 @@ from vdev.devices.entropy import EntropyDevice
 from vdev.memory import GuestMemory
 from vdev.run.drive_balloon import BalloonSnapshot
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 DISK_SIZE = 4 * MIB
 
 

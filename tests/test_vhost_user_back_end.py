@@ -31,6 +31,8 @@ from vdev.events import FrontEndConnected, FrontEndGone, KickHandled, ViolationF
 from vdev.vhost_user.framing import MessageDecoder
 from vdev.vhost_user.server import BackEnd, listen
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 
 async def test_a_balloon_is_inflated_over_a_real_unix_socket(tmp_path):
     before = open_fds()

@@ -20,6 +20,8 @@ from vdev.vhost_user.at_once import read_at_once, write_at_once
 from vdev.vhost_user.event_fd import EventFd
 from vdev.vhost_user.server import listen
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 FULL = (1 << 64) - 2
 
 

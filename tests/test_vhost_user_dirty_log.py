@@ -22,6 +22,8 @@ from vdev.device import Device
 from vdev.memory import GuestMemory, PrivateBacking, Region
 from vdev.vhost_user.dirty_bitmap import DirtyBitmap
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 # The dirty log
 
 

@@ -12,6 +12,8 @@ from spec.vhost_user import BACK_END_REQUESTS, FRONT_END_REQUESTS, FrontEndReque
 from vdev.errors import BackEndViolation, FrontEndViolation
 from vdev.vhost_user.framing import Message, MessageDecoder, encode, parse_payload
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 MESSAGES = st.lists(
     st.tuples(
         st.integers(0, 2**32 - 1),

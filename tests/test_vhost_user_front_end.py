@@ -19,6 +19,8 @@ from vdev.devices.entropy import EntropyDevice
 from vdev.errors import UserError
 from vdev.memory import GuestMemory
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 
 class NoBus:
     """Exits of a guest that has nothing on its bus."""

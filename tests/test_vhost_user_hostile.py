@@ -30,6 +30,8 @@ from vdev.memory import GuestMemory, MemfdBacking, Region
 from vdev.vhost_user.framing import encode
 from vdev.vhost_user.server import BackEnd, listen
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 NOT_A_MESSAGE = {
     "no version": spec.HEADER.build({"request": 1, "flags": 0, "size": 0}),
     "another version": spec.HEADER.build({"request": 1, "flags": 2, "size": 0}),

@@ -26,6 +26,8 @@ from spec.vhost_user import FRONT_END_REQUESTS, BackEndRequest
 from vdev.errors import BackEndViolation, DeviceViolation, VdevError
 from vdev.vhost_user.framing import encode
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 PATIENCE = 20.0
 SHORT_PATIENCE = 0.2
 LAYOUT = "config" / Struct("first" / Int64ul, "second" / Int32ul)

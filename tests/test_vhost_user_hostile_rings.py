@@ -25,6 +25,8 @@ from spec import vhost_user as spec
 from spec.device import DeviceStatus
 from spec.inflight import SPLIT_INFLIGHT
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 
 def address(**fields):
     good = {"index": 0, "flags": 0, "descriptor": 0x10000, "available": 0x11000, "used": 0x12000, "log": 0}

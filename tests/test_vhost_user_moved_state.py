@@ -22,6 +22,8 @@ from guest_agent.virtqueue.split import SplitDriverQueue
 from spec import vhost_user as spec
 from spec.device import Feature, feature_mask
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 # A state that moves
 
 

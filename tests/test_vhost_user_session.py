@@ -17,6 +17,8 @@ from vdev.vhost_user.framing import Message, encode
 from vdev.vhost_user.phases import RULES, Phase, Refusal
 from vdev.vhost_user.session import Session
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 P = ProtocolFeature
 VERSION_1 = feature_mask(Feature.VERSION_1)
 NEED_REPLY = int(spec.VERSION | spec.Flag.NEED_REPLY)
