@@ -1,9 +1,12 @@
 """A front end over a real socket, a device behind it: what the session promises while all goes well."""
 
+import resource
 import socket
 
 import pytest
 import trio
+import trio.lowlevel
+import trio.testing
 from device_setup import recorded_events
 from vhost_user_setup import (
     RING_FEATURES,
@@ -290,3 +293,28 @@ async def test_front_ends_kicks_and_violations_are_in_the_event_stream():
         ViolationFound("balloon", "front end", "Front-end message types", "a status of 0x100"),
         FrontEndGone("balloon", 1),
     ]
+
+
+async def test_a_server_without_a_free_descriptor_accepts_when_there_is_one_again(tmp_path):
+    path = tmp_path / "balloon.sock"
+    back_end = BackEnd(make_balloon())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with listen(path) as listener:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(back_end.serve, listener)
+            await trio.testing.wait_all_tasks_blocked()
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            try:
+                sock.connect(str(path))
+                # Once round the loop: the server has seen that it cannot have the connection.
+                await trio.lowlevel.checkpoint()
+                await trio.testing.wait_all_tasks_blocked()
+                assert not back_end.statistics.is_connected
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            front_end = FrontEnd(sock)
+            await front_end.negotiate()
+            assert back_end.statistics.is_connected
+            front_end.close()
+            nursery.cancel_scope.cancel()

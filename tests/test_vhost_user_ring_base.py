@@ -101,7 +101,7 @@ def test_wherever_a_ring_stands_at_0_it_is_believed(size, in_order, steps):
 
 def test_other_bases_a_split_ring_and_a_ring_nobody_can_read_are_left_as_they_were_told():
     ring = Ring(4)
-    for base in (None, 0x8000, 0x8002_8003, 2, FRESH):
+    for base in (None, 0x8002_8003, 2, FRESH):
         ring.vring.base = base
         assert ring.base == base
     ring.vring.base = 0
@@ -110,6 +110,16 @@ def test_other_bases_a_split_ring_and_a_ring_nobody_can_read_are_left_as_they_we
     assert ring.base == 0
     ring.vring.addresses = VringAddresses(1 << 40, 0, 0, None)
     assert ring.base == 0
+
+
+def test_a_base_without_a_used_side_is_a_fresh_rings_until_something_was_used():
+    ring = Ring(4)
+    ring.vring.base = 0x8000
+    assert ring.base == FRESH
+    ring.add(1)
+    assert ring.base == FRESH
+    ring.use()
+    assert ring.base == 0x8000
 
 
 async def test_a_device_works_for_a_front_end_that_always_says_0_and_again_for_its_next_driver():

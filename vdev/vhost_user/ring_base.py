@@ -19,13 +19,19 @@ __all__ = ["FRESH_PACKED", "FRESH_SPLIT", "ring_base"]
 
 FRESH_SPLIT = frozenset({0})
 """Bases of a split ring that its driver has just made."""
-FRESH_PACKED = frozenset({FIRST_POSITION, FIRST_POSITION << 16 | FIRST_POSITION})
-"""Position 0 with the wrap counter 1, for the available side alone or for both."""
+FRESH_PACKED = frozenset({FIRST_POSITION << 16 | FIRST_POSITION})
+"""Position 0 with the wrap counter 1, on the available side and on the used one."""
+
+_IN_OTHER_WORDS = frozenset({0, FIRST_POSITION})
+"""What a front end may say instead: nothing of wrap counters, or nothing of the used side."""
 
 
 def ring_base(ring: Vring, memory: GuestMemory, *, packed: bool) -> int | None:
-    """Return where `ring` begins in the RAM `memory`, None where nobody said; reads the ring of a packed base 0."""
-    if ring.base == 0 and packed and _is_unused(ring, memory):
+    """Return where `ring` begins in the RAM `memory`, None where nobody said.
+
+    Reads a packed ring whose base is unclear.
+    """
+    if packed and ring.base in _IN_OTHER_WORDS and _is_unused(ring, memory):
         return max(FRESH_PACKED)
     return ring.base
 

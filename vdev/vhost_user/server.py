@@ -28,6 +28,9 @@ _MAX_FDS_SENT = 253
 _FD_SPACE = socket.CMSG_SPACE(_MAX_FDS_SENT * array.array("i").itemsize)
 _KICKS_IN_A_ROW = 16
 """Kicks handled without waiting before other tasks get their turn."""
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NO_ROOM_INTERVAL = 0.1
+"""Seconds until it is tried again to accept somebody for whom this process or machine has no descriptor."""
 _POLL_INTERVAL = 0.001
 """Seconds between two looks at a ring that is not kicked."""
 
@@ -106,7 +109,13 @@ class BackEnd:
         listener.setblocking(False)
         accepting = trio.socket.from_stdlib_socket(listener)
         while True:
-            connection, _ = await accepting.accept()
+            try:
+                connection, _ = await accepting.accept()
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                await trio.sleep(_NO_ROOM_INTERVAL)
+                continue
             await self.serve_connection(socket.socket(fileno=connection.detach()))
             if once:
                 return
