@@ -20,8 +20,10 @@ from typing import ClassVar
 import trio
 
 from guest_agent.vhost_user import VhostUserTransport
+from guest_agent.vhost_user.session import KNOWN_PROTOCOL_FEATURES
 from guest_agent.virtqueue import make_driver_queue
 from spec.device import Feature, feature_mask
+from spec.vhost_user import ProtocolFeature, protocol_feature_mask
 from vdev.device import Device
 from vdev.memory import GuestMemory, MemfdBacking, Region
 from vdev.notify import BusyWait
@@ -31,6 +33,8 @@ DEVICE_ID = 63
 RAM_SIZE = 1 << 20
 BUFFER, AREA = 0x1000, 0x10_000
 FEATURES = feature_mask(Feature.VERSION_1, Feature.EVENT_IDX)
+WITHOUT = protocol_feature_mask(ProtocolFeature.INFLIGHT_SHMFD)
+"""Buffers in flight are not noted down: a bare ping-pong survives no killed end either."""
 TURNS = 9
 WARM_UP = 200
 
@@ -97,7 +101,9 @@ def vhost_user(core: int) -> Iterator[Callable[[], None]]:
     with child(serve, core):
         theirs.close()
         memory = GuestMemory([Region(0, MemfdBacking(RAM_SIZE))])
-        transport = VhostUserTransport(memory, ours, device_id=DEVICE_ID)
+        transport = VhostUserTransport(
+            memory, ours, device_id=DEVICE_ID, wanted_protocol_features=KNOWN_PROTOCOL_FEATURES & ~WITHOUT
+        )
         transport.acknowledge_device()
         features = transport.negotiate(FEATURES)
         queue = make_driver_queue(memory, 0, 64, AREA, features)

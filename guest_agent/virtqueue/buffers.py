@@ -25,8 +25,9 @@ def checked_segments(
 
     Raises ValueError for what the text forbids or no descriptor can hold.
     """
-    segments = [(address, size, 0) for address, size in readable]
-    segments += [(address, size, write_flag) for address, size in writable]
+    segments = [(address, size, 0) for address, size in readable] if readable else []
+    if writable:
+        segments += [(address, size, write_flag) for address, size in writable]
     if not segments:
         raise ValueError("a buffer needs a segment")
     if len(segments) > queue_size:

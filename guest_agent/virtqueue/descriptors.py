@@ -19,6 +19,11 @@ from spec.split_ring import DESCRIPTOR, DescriptorFlag
 
 __all__ = ["Descriptors"]
 
+# Plain names: to look an attribute up costs as much as to look at the note itself.
+_FREE_COUNT = Note.FREE_COUNT
+_NEXT_DESCRIPTOR = Note.NEXT_DESCRIPTOR
+_OLDEST_DESCRIPTOR = Note.OLDEST_DESCRIPTOR
+
 # Plain integers: an IntFlag operation costs as much as the rest of a descriptor.
 _NEXT, _WRITE, _INDIRECT = int(DescriptorFlag.NEXT), int(DescriptorFlag.WRITE), int(DescriptorFlag.INDIRECT)
 
@@ -42,7 +47,7 @@ class Descriptors:
     @property
     def free_count(self) -> int:
         """Descriptors that are free."""
-        return self._notes[Note.FREE_COUNT]
+        return self._notes[_FREE_COUNT]
 
     def place(
         self,
@@ -58,7 +63,7 @@ class Descriptors:
         area = self._area
         use_indirect = uses_table(len(readable) + len(writable), indirect, self._table_capacity)
         segments = checked_segments(readable, writable, token, write_flag=_WRITE, queue_size=area.size)
-        free_count = self._notes[Note.FREE_COUNT]
+        free_count = self._notes[_FREE_COUNT]
         needed_count = 1 if use_indirect else len(segments)
         if needed_count > free_count:
             raise QueueFull(f"{needed_count} descriptors needed, {free_count} free")
@@ -67,6 +72,8 @@ class Descriptors:
         head = slots[0]
         if use_indirect:
             self._store_indirect(head, segments)
+        elif needed_count == 1:
+            _pack_descriptor(area.table, _DESCRIPTOR_SIZE * head, *segments[0], 0)
         else:
             self._store_chain(area.table, 0, segments, slots)
             for slot, successor in pairwise(slots):
@@ -80,12 +87,12 @@ class Descriptors:
 
     def _take_slots(self, count: int) -> list[int]:
         notes = self._notes
-        free_count = notes[Note.FREE_COUNT]
-        notes[Note.FREE_COUNT] = free_count - count
+        free_count = notes[_FREE_COUNT]
+        notes[_FREE_COUNT] = free_count - count
         slots: list[int]
         if self._in_order:
-            first, size = notes[Note.NEXT_DESCRIPTOR], self._area.size
-            notes[Note.NEXT_DESCRIPTOR] = (first + count) & (size - 1)
+            first, size = notes[_NEXT_DESCRIPTOR], self._area.size
+            notes[_NEXT_DESCRIPTOR] = (first + count) & (size - 1)
             return [slot & (size - 1) for slot in range(first, first + count)]
         if count == 1:
             return [self._area.free_words[free_count - 1]]
@@ -122,7 +129,7 @@ class Descriptors:
         tokens: npt.NDArray[np.uint64],
     ) -> npt.NDArray[np.int64]:
         """Make a chain of one descriptor of each buffer, as many as fit; returns their heads."""
-        count = check_batch(addresses, sizes, tokens, self._notes[Note.FREE_COUNT])
+        count = check_batch(addresses, sizes, tokens, self._notes[_FREE_COUNT])
         if not count:
             return np.empty(0, np.int64)
         sizes = sizes[:count]
@@ -142,11 +149,11 @@ class Descriptors:
 
     def _take_many_slots(self, count: int) -> npt.NDArray[np.int64]:
         notes = self._notes
-        free_count = notes[Note.FREE_COUNT]
-        notes[Note.FREE_COUNT] = free_count - count
+        free_count = notes[_FREE_COUNT]
+        notes[_FREE_COUNT] = free_count - count
         if self._in_order:
-            first, size = notes[Note.NEXT_DESCRIPTOR], self._area.size
-            notes[Note.NEXT_DESCRIPTOR] = (first + count) & (size - 1)
+            first, size = notes[_NEXT_DESCRIPTOR], self._area.size
+            notes[_NEXT_DESCRIPTOR] = (first + count) & (size - 1)
             return np.arange(first, first + count) & (size - 1)
         return self._area.free[free_count - count : free_count][::-1].astype(np.int64)
 
@@ -159,11 +166,11 @@ class Descriptors:
         if self._in_order:
             self._note_freed_in_order(count)
             return
-        free_count = self._notes[Note.FREE_COUNT]
-        slot = head
-        for place in range(free_count, free_count + count):
-            area.free_words[place] = slot
+        free_count = self._notes[_FREE_COUNT]
+        area.free_words[free_count] = slot = head
+        for place in range(free_count + 1, free_count + count):
             slot = area.link_words[slot]
+            area.free_words[place] = slot
         self._note_freed(count)
 
     def release_batch(self, heads: npt.NDArray[np.int64]) -> None:
@@ -175,7 +182,7 @@ class Descriptors:
         if self._in_order:
             self._note_freed_in_order(int(left.sum()))
             return
-        first = place = self._notes[Note.FREE_COUNT]
+        first = place = self._notes[_FREE_COUNT]
         while len(slots):
             area.free[place : place + len(slots)] = slots
             place += len(slots)
@@ -184,18 +191,18 @@ class Descriptors:
         self._note_freed(place - first)
 
     def _note_freed(self, count: int) -> None:
-        free_count = self._notes[Note.FREE_COUNT]
+        free_count = self._notes[_FREE_COUNT]
         self._area.mark(self._area.free_offset + 2 * free_count, 2 * count)
-        self._notes[Note.FREE_COUNT] = free_count + count
+        self._notes[_FREE_COUNT] = free_count + count
         self._area.mark_notes()
 
     def _note_freed_in_order(self, count: int) -> None:
         notes = self._notes
-        notes[Note.OLDEST_DESCRIPTOR] = (notes[Note.OLDEST_DESCRIPTOR] + count) & (self._area.size - 1)
-        notes[Note.FREE_COUNT] += count
+        notes[_OLDEST_DESCRIPTOR] = (notes[_OLDEST_DESCRIPTOR] + count) & (self._area.size - 1)
+        notes[_FREE_COUNT] += count
         self._area.mark_notes()
 
     def oldest(self, count: int) -> npt.NDArray[np.int64]:
         """Return the heads of the `count` oldest chains, with IN_ORDER."""
-        span = self._area.size - self._notes[Note.FREE_COUNT]
-        return heads_in_order(self._notes[Note.OLDEST_DESCRIPTOR], self._area.descriptor_counts, span)[:count]
+        span = self._area.size - self._notes[_FREE_COUNT]
+        return heads_in_order(self._notes[_OLDEST_DESCRIPTOR], self._area.descriptor_counts, span)[:count]

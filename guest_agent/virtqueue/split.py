@@ -21,6 +21,13 @@ from vdev.memory.order import full_fence, store_fence
 
 __all__ = ["SplitDriverQueue"]
 
+# Plain names: to look an attribute up costs as much as to look at the note itself.
+_CALLS_ENABLED = Note.CALLS_ENABLED
+_LAST_USED = Note.LAST_USED
+_NEXT_AVAILABLE = Note.NEXT_AVAILABLE
+_PUBLISHED = Note.PUBLISHED
+_UNKICKED_COUNT = Note.UNKICKED_COUNT
+
 _SMALL_BATCH = 8
 """Below so many buffers one by one is quicker than numpy (benchmarks/bench_split_ring.py)."""
 
@@ -64,7 +71,7 @@ class SplitDriverQueue(AreaQueue):
     ) -> int:
         """Place a buffer; returns its head."""
         head = self._descriptors.place(readable, writable, token, indirect)
-        place = self._notes[Note.NEXT_AVAILABLE] & (self.size - 1)
+        place = self._notes[_NEXT_AVAILABLE] & (self.size - 1)
         self._area.available[self._area.available_ring_word + place] = head
         self._note_added(place, 1)
         return head
@@ -80,7 +87,7 @@ class SplitDriverQueue(AreaQueue):
         """Place buffers of one descriptor each, as many as fit; returns how many."""
         heads = self._descriptors.place_batch(addresses, sizes, writable, tokens)
         if len(heads):
-            places = self._ring_places(self._notes[Note.NEXT_AVAILABLE], len(heads))
+            places = self._ring_places(self._notes[_NEXT_AVAILABLE], len(heads))
             self._area.available_ring[places] = heads
             self._note_added(int(places[0]), len(heads))
         return len(heads)
@@ -88,20 +95,20 @@ class SplitDriverQueue(AreaQueue):
     def _note_added(self, place: int, count: int) -> None:
         self._area.mark_available_entries(place, count)
         notes = self._notes
-        notes[Note.NEXT_AVAILABLE] = (notes[Note.NEXT_AVAILABLE] + count) & 0xFFFF
+        notes[_NEXT_AVAILABLE] = (notes[_NEXT_AVAILABLE] + count) & 0xFFFF
         self._area.mark_notes()
 
     def publish(self) -> None:
         """Make all buffers added since the last call visible at once."""
         notes, area = self._notes, self._area
-        index, published = notes[Note.NEXT_AVAILABLE], notes[Note.PUBLISHED]
+        index, published = notes[_NEXT_AVAILABLE], notes[_PUBLISHED]
         count = (index - published) & 0xFFFF
         if not count:
             return
         store_fence()
         area.store_available_word(_IDX, index)
-        notes[Note.PUBLISHED] = index
-        notes[Note.UNKICKED_COUNT] = min(notes[Note.UNKICKED_COUNT] + count, _COUNT_LIMIT)
+        notes[_PUBLISHED] = index
+        notes[_UNKICKED_COUNT] = min(notes[_UNKICKED_COUNT] + count, _COUNT_LIMIT)
         area.mark_notes()
         if self._events.listening:
             heads = area.available_ring[self._ring_places(published, count)]
@@ -118,7 +125,7 @@ class SplitDriverQueue(AreaQueue):
         if not self._used.pending_count():
             return None
         used = self._used.take()
-        self._arm_calls(self._notes[Note.LAST_USED])
+        self._arm_calls(self._notes[_LAST_USED])
         if self._events.listening:
             self._tell_collected([used.head])
         return used
@@ -136,8 +143,8 @@ class SplitDriverQueue(AreaQueue):
     def _pending_count_and_arm(self, limit: int) -> int:
         """Return how many buffers to take, such that whatever is used behind them calls."""
         count = min(self._used.pending_count(), limit)
-        while count > 0 and self._event_idx and self._notes[Note.CALLS_ENABLED]:
-            self._arm_calls((self._notes[Note.LAST_USED] + count) & 0xFFFF)
+        while count > 0 and self._event_idx and self._notes[_CALLS_ENABLED]:
+            self._arm_calls((self._notes[_LAST_USED] + count) & 0xFFFF)
             before, count = count, min(self._used.pending_count(), limit)
             if count <= before:
                 break
@@ -147,43 +154,43 @@ class SplitDriverQueue(AreaQueue):
 
     def should_kick(self) -> bool:
         """Say whether the device wants to be told of what was published since the last look."""
-        count = self._notes[Note.UNKICKED_COUNT]
+        count = self._notes[_UNKICKED_COUNT]
         if not count:
             return False
-        self._notes[Note.UNKICKED_COUNT] = 0
+        self._notes[_UNKICKED_COUNT] = 0
         self._area.mark_notes()
         full_fence()
         if self._event_idx:
-            return event_reached(self._area.used[self._area.avail_event_word], self._notes[Note.PUBLISHED], count)
+            return event_reached(self._area.used[self._area.avail_event_word], self._notes[_PUBLISHED], count)
         return not self._area.used[_FLAGS] & _NO_NOTIFY
 
     def notification_data(self) -> int:
         """Return the number in bits 0 to 15, the available index in bits 16 to 31 ("Driver Notifications")."""
-        return self.number | self._notes[Note.PUBLISHED] << 16
+        return self.number | self._notes[_PUBLISHED] << 16
 
     def disable_calls(self) -> None:
         """Advise the device that calls are not needed."""
-        self._notes[Note.CALLS_ENABLED] = 0
+        self._notes[_CALLS_ENABLED] = 0
         self._area.mark_notes()
         if self._event_idx:
             # The flags must stay 0; an event just behind is farthest from being reached.
-            self._area.store_available_word(self._area.used_event_word, (self._notes[Note.LAST_USED] - 1) & 0xFFFF)
+            self._area.store_available_word(self._area.used_event_word, (self._notes[_LAST_USED] - 1) & 0xFFFF)
         else:
             self._area.store_available_word(_FLAGS, _NO_INTERRUPT)
 
     def enable_calls(self) -> bool:
         """Ask for a call at the next used buffer; true when there are some already."""
-        self._notes[Note.CALLS_ENABLED] = 1
+        self._notes[_CALLS_ENABLED] = 1
         self._area.mark_notes()
         if self._event_idx:
-            self._area.store_available_word(self._area.used_event_word, self._notes[Note.LAST_USED])
+            self._area.store_available_word(self._area.used_event_word, self._notes[_LAST_USED])
         else:
             self._area.store_available_word(_FLAGS, 0)
         full_fence()
         return self.has_used()
 
     def _arm_calls(self, index: int) -> None:
-        if self._event_idx and self._notes[Note.CALLS_ENABLED]:
+        if self._event_idx and self._notes[_CALLS_ENABLED]:
             self._area.store_available_word(self._area.used_event_word, index)
             full_fence()
 

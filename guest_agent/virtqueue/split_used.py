@@ -16,6 +16,14 @@ from vdev.memory.order import load_fence
 
 __all__ = ["SplitUsed"]
 
+# Plain names: to look an attribute up costs as much as to look at the note itself.
+_BATCH_HEAD = Note.BATCH_HEAD
+_BATCH_WRITTEN_SIZE = Note.BATCH_WRITTEN_SIZE
+_LAST_USED = Note.LAST_USED
+_NEXT_AVAILABLE = Note.NEXT_AVAILABLE
+_OLDEST_DESCRIPTOR = Note.OLDEST_DESCRIPTOR
+_PUBLISHED = Note.PUBLISHED
+
 _IDX = 1
 """The 16-bit word of the used ring."""
 
@@ -38,7 +46,7 @@ class SplitUsed:
 
     def is_there(self) -> bool:
         """Say whether the device has given back a buffer that was not taken."""
-        return self._area.used[_IDX] != self._notes[Note.LAST_USED]
+        return self._area.used[_IDX] != self._notes[_LAST_USED]
 
     def pending_count(self) -> int:
         """Return how many buffers the device has given back that were not taken.
@@ -46,8 +54,8 @@ class SplitUsed:
         Raises DeviceViolation if it cannot hold so many.
         """
         notes = self._notes
-        count = (self._area.used[_IDX] - notes[Note.LAST_USED]) & 0xFFFF
-        held_count = (notes[Note.PUBLISHED] - notes[Note.LAST_USED]) & 0xFFFF
+        count = (self._area.used[_IDX] - notes[_LAST_USED]) & 0xFFFF
+        held_count = (notes[_PUBLISHED] - notes[_LAST_USED]) & 0xFFFF
         if count > held_count:
             raise DeviceViolation(
                 _USED_RING,
@@ -74,11 +82,11 @@ class SplitUsed:
         """Return head and written size of the next used entry, checked."""
         load_fence()
         area = self._area
-        place = self._notes[Note.LAST_USED] & (self._size - 1)
+        place = self._notes[_LAST_USED] & (self._size - 1)
         head, written_size = _unpack_used(area.used_bytes, area.used_ring_offset + _USED_SIZE * place)
         if head >= self._size:
             raise self._violation(f"id {head} in a table of {self._size}", head)
-        if not area.descriptor_count_words[head] or head in self._unpublished_heads():
+        if not area.descriptor_count_words[head] or self._is_unpublished(head):
             raise self._violation("an id that the device does not hold", head)
         writable_size = area.writable_size_words[head]
         if written_size > writable_size:
@@ -88,24 +96,28 @@ class SplitUsed:
     def _next_in_order(self) -> tuple[int, int]:
         """Return head and written size of the oldest chain, for which the next used entry may speak, too."""
         notes = self._notes
-        oldest = notes[Note.OLDEST_DESCRIPTOR]
-        last, written_size = notes[Note.BATCH_HEAD], notes[Note.BATCH_WRITTEN_SIZE]
+        oldest = notes[_OLDEST_DESCRIPTOR]
+        last, written_size = notes[_BATCH_HEAD], notes[_BATCH_WRITTEN_SIZE]
         if last == NO_BATCH:
             last, written_size = self._entry()
             if last == oldest:
                 return last, written_size
             if last not in self._descriptors.oldest(self.pending_count()):
                 raise self._violation("an id that idx does not cover, with IN_ORDER", last)
-            notes[Note.BATCH_HEAD], notes[Note.BATCH_WRITTEN_SIZE] = last, written_size
+            notes[_BATCH_HEAD], notes[_BATCH_WRITTEN_SIZE] = last, written_size
         if last == oldest:
-            notes[Note.BATCH_HEAD] = NO_BATCH
+            notes[_BATCH_HEAD] = NO_BATCH
             return last, written_size
         # One that was passed over counts as written completely.
         return oldest, self._area.writable_size_words[oldest]
 
+    def _is_unpublished(self, head: int) -> bool:
+        notes = self._notes
+        return notes[_PUBLISHED] != notes[_NEXT_AVAILABLE] and head in self._unpublished_heads()
+
     def _unpublished_heads(self) -> list[int]:
-        published = self._notes[Note.PUBLISHED]
-        count = (self._notes[Note.NEXT_AVAILABLE] - published) & 0xFFFF
+        published = self._notes[_PUBLISHED]
+        count = (self._notes[_NEXT_AVAILABLE] - published) & 0xFFFF
         if not count:
             return []
         heads: list[int] = self._area.available_ring[self._places(published, count)].tolist()
@@ -141,7 +153,7 @@ class SplitUsed:
         Whatever it leaves, `take` takes or names.
         """
         load_fence()
-        entries = self._area.used_ring[self._places(self._notes[Note.LAST_USED], count)]
+        entries = self._area.used_ring[self._places(self._notes[_LAST_USED], count)]
         heads, written_sizes = entries["id"].astype(np.int64), entries["len"].astype(np.int64)
         prefix = self._in_order_prefix if self._in_order else self._prefix
         heads, written_sizes = prefix(heads, written_sizes)
@@ -172,7 +184,7 @@ class SplitUsed:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return heads and written sizes of the oldest chains that these clean entries speak for."""
         count = len(told_heads)
-        if self._notes[Note.BATCH_HEAD] != NO_BATCH or count < self.pending_count():
+        if self._notes[_BATCH_HEAD] != NO_BATCH or count < self.pending_count():
             return told_heads[:0], told_sizes[:0]
         heads = self._descriptors.oldest(count)
         writable_sizes = self._area.writable_sizes[heads].astype(np.int64)
@@ -180,7 +192,7 @@ class SplitUsed:
         return heads[: len(sizes)], sizes
 
     def _note_taken(self, count: int) -> None:
-        self._notes[Note.LAST_USED] = (self._notes[Note.LAST_USED] + count) & 0xFFFF
+        self._notes[_LAST_USED] = (self._notes[_LAST_USED] + count) & 0xFFFF
         self._area.mark_notes()
 
     def _places(self, index: int, count: int) -> npt.NDArray[np.int64]:

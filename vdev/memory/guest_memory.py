@@ -86,6 +86,8 @@ class GuestMemory:
             if before.end > after.guest_address:
                 raise ValueError(f"the regions at {before.guest_address:#x} and {after.guest_address:#x} overlap")
         self.regions = ordered
+        # What each checked access looks at: where a region begins, its bytes, the region.
+        self._spans = tuple((region.guest_address, region.size, region) for region in ordered)
         self._starts = np.array([region.guest_address for region in self.regions], np.uint64)
         self._sizes = np.array([region.size for region in self.regions], np.uint64)
         page_counts = [region.size >> PAGE_SHIFT for region in self.regions]
@@ -110,10 +112,10 @@ class GuestMemory:
         Raises GuestAddressError if the range is negative, runs past 2^64, begins outside RAM, or crosses the end of
         its region (even into a neighbour).
         """
-        for region in self.regions:
-            offset = address - region.guest_address
-            if 0 <= offset < region.size or (size == 0 and offset == region.size):
-                if size < 0 or offset + size > region.size:
+        for start, region_size, region in self._spans:
+            offset = address - start
+            if 0 <= offset < region_size or (size == 0 and offset == region_size):
+                if size < 0 or offset + size > region_size:
                     break
                 return region, offset
         raise self._address_error(address, size)

@@ -51,6 +51,9 @@ class Chain:
         Raises ValueError if `data` is larger than the writable segments together.
         """
         data_size = len(data)
+        if len(self.writable) == 1 and data_size <= self.writable[0].size:
+            memory.write(self.writable[0].address, data)
+            return data_size
         if data_size > self.writable_size:
             raise ValueError(f"{data_size} bytes do not fit into {self.writable_size} writable bytes")
         rest = memoryview(data)

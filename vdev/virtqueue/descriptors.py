@@ -27,6 +27,8 @@ _FRAMING = "Message Framing"
 # Plain integers: an IntFlag operation costs as much as the rest of a descriptor.
 _NEXT, _WRITE, _INDIRECT_FLAG = int(DescriptorFlag.NEXT), int(DescriptorFlag.WRITE), int(DescriptorFlag.INDIRECT)
 
+_GOES_ON = _NEXT | _INDIRECT_FLAG
+
 _unpack_descriptor = struct_of(DESCRIPTOR).unpack_from
 
 
@@ -52,13 +54,21 @@ class DescriptorTable:
 
         Raises DriverViolation.
         """
+        address, size, flags, _ = descriptor = _unpack_descriptor(self._bytes, head * DESCRIPTOR_SIZE)
+        if not flags & _GOES_ON and self.memory.contains(address, size):
+            only = (Segment(address, size),)
+            return Chain(head, (), only) if flags & _WRITE else Chain(head, only, ())
+        return self._long_chain(head, descriptor)
+
+    def _long_chain(self, head: int, descriptor: tuple[int, int, int, int]) -> Chain:
+        """Return the chain whose first descriptor was read, and is not all of it, or not right."""
         readable: list[Segment] = []
         writable: list[Segment] = []
         table: memoryview | bytes = self._bytes
         entry_count, in_indirect = self.size, False
         index, visited_count, total_size = head, 0, 0
         while True:
-            address, size, flags, next_index = _unpack_descriptor(table, index * DESCRIPTOR_SIZE)
+            address, size, flags, next_index = descriptor
             visited_count += 1
             if flags & _INDIRECT_FLAG:
                 if in_indirect:
@@ -75,6 +85,7 @@ class DescriptorTable:
                 )
                 entry_count, in_indirect = size // DESCRIPTOR_SIZE, True
                 index = visited_count = 0
+                descriptor = _unpack_descriptor(table, 0)
                 continue
             if flags & _WRITE:
                 writable.append(Segment(address, size))
@@ -96,6 +107,7 @@ class DescriptorTable:
             if visited_count >= entry_count:
                 raise self._violation(_TABLE, "the chain loops", index, address)
             index = next_index
+            descriptor = _unpack_descriptor(table, index * DESCRIPTOR_SIZE)
 
     def _violation(self, statement: str, message: str, index: int, address: int) -> DriverViolation:
         return DriverViolation(statement, message, queue=self._number, descriptor=index, address=address)
