@@ -63,8 +63,9 @@ class Combination:
 class Bound:
     """How much may happen. Raises UserError for numbers that cannot be.
 
-    `pages` of guest data; `writes` by the workload; `hints` pages collected (answers, for a bitmap); `syncs` merges by the migrator, the
-    one at the start and the last with the guest stopped among them; `cancels` times that the user may call a migration off.
+    `pages` of guest data; `writes` by the workload; `hints` pages collected (answers, for a bitmap); `syncs` merges by
+    the migrator, the one at the start and the last with the guest stopped among them; `cancels` times that the user
+    may call a migration off.
     """
 
     pages: int = 1

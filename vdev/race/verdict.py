@@ -36,7 +36,10 @@ class PageView:
 
 @dataclass(frozen=True)
 class Hint:
-    """A hint that was collected and not yet given back: its pages, its age in syncs, where it is (collected, queued, popped)."""
+    """A hint that was collected and not yet given back: its pages, and where it is (collected, queued, popped).
+
+    `collected_at_sync` is how many syncs there had been when the guest collected it.
+    """
 
     pages: tuple[int, ...]
     collected_at_sync: int
@@ -45,7 +48,7 @@ class Hint:
 
 @dataclass(frozen=True)
 class Moment:
-    """What is to be seen after an act: every page, the outstanding hints, the id that the guest sees and the device's state.
+    """What is to be seen after an act: every page, the outstanding hints, the id shown to the guest, the device's state.
 
     `broken` names the invariants that this act broke.
     """
@@ -79,9 +82,9 @@ class Finding:
 class Verdict:
     """The judgement on one combination within one bound.
 
-    `loss` is a shortest schedule that loses a page, None when there is none. `broken_invariants` has, by name, a shortest schedule that
-    breaks it. `complete` says that every state within the bound was seen (or a loss found); False after a limit or in a random mode.
-    `mode` is exhaustive, random or pct; `schedule_count` counts the runs of the latter two.
+    `loss` is a shortest schedule that loses a page, None when there is none. `broken_invariants` has, by name, a
+    shortest schedule that breaks it. `complete` says that every state within the bound was seen, or a loss found; it is
+    false after a limit and in the random modes. `mode` is exhaustive, random or pct; `schedule_count` counts the runs of the latter two.
     """
 
     combination: Combination
