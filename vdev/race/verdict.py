@@ -48,7 +48,7 @@ class Hint:
 
 @dataclass(frozen=True)
 class Moment:
-    """What is to be seen after an act: every page, the outstanding hints, the id shown to the guest, the device's state.
+    """What is to be seen after an act: every page, the outstanding hints, the id that is shown, the device's state.
 
     `broken` names the invariants that this act broke.
     """
@@ -84,7 +84,8 @@ class Verdict:
 
     `loss` is a shortest schedule that loses a page, None when there is none. `broken_invariants` has, by name, a
     shortest schedule that breaks it. `complete` says that every state within the bound was seen, or a loss found; it is
-    false after a limit and in the random modes. `mode` is exhaustive, random or pct; `schedule_count` counts the runs of the latter two.
+    false after a limit and in the random modes. `mode` is exhaustive, random or pct; `schedule_count` counts the runs
+    of the latter two.
     """
 
     combination: Combination
