@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from ring_setup import fill, interrupt, make_ends
 
-import guest_agent.virtqueue.packed as driver_side
 import guest_agent.virtqueue.packed_used as driver_used
 import vdev.virtqueue.packed as device_side
 import vdev.virtqueue.packed_batch as device_batch
@@ -32,7 +31,7 @@ def test_what_is_published_while_a_batch_is_taken_kicks(count, moment, monkeypat
     ends.driver.publish()
     ends.driver.should_kick()
     with monkeypatch.context() as patch:
-        fences = (device_side, "full_fence"), (device_side, "load_fence"), (device_batch, "load_fence")
+        fences = (ends.device, "_full_fence"), (device_side, "load_fence"), (device_batch, "load_fence")
         interrupt(patch, moment, publish_one, *fences, (PackedRing, "store_event"))
         batch = ends.device.pop_batch()
     if len(batch) < count + len(kicked):
@@ -63,7 +62,7 @@ def test_what_is_used_while_a_batch_is_collected_calls(count, moment, in_order, 
         push_one()
     called.clear()
     with monkeypatch.context() as patch:
-        fences = (driver_side, "full_fence"), (driver_used, "load_fence")
+        fences = (ends.driver, "_full_fence"), (driver_used, "load_fence")
         interrupt(patch, moment, push_one, *fences, (PackedQueueArea, "store_driver_event"))
         batch = ends.driver.collect_batch()
     if len(batch.heads) < count + len(called):

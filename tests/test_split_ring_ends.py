@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from ring_setup import AREA, MarkChecker, fill, interrupt, make_ends, make_features
 
-import guest_agent.virtqueue.split as driver_side
 import guest_agent.virtqueue.split_used as driver_used
 import vdev.virtqueue.split as device_side
 from guest_agent.virtqueue import NoQueueHere, QueueFull, SplitDriverQueue, Used
@@ -117,7 +116,7 @@ def test_what_is_published_while_a_batch_is_taken_kicks(count, moment, monkeypat
     ends.driver.publish()
     ends.driver.should_kick()
     with monkeypatch.context() as patch:
-        steps = (device_side, "full_fence"), (device_side, "load_fence"), (Rings, "store_used_word")
+        steps = (ends.device, "_full_fence"), (device_side, "load_fence"), (Rings, "store_used_word")
         interrupt(patch, moment, publish_one, *steps)
         batch = ends.device.pop_batch()
     if len(batch) < count + len(kicked):
@@ -143,7 +142,7 @@ def test_what_is_used_while_a_batch_is_collected_calls(count, moment, monkeypatc
         push_one()
     called.clear()
     with monkeypatch.context() as patch:
-        steps = (driver_side, "full_fence"), (driver_used, "load_fence"), (QueueArea, "store_available_word")
+        steps = (ends.driver, "_full_fence"), (driver_used, "load_fence"), (QueueArea, "store_available_word")
         interrupt(patch, moment, push_one, *steps)
         batch = ends.driver.collect_batch()
     if len(batch.heads) < count + len(called):

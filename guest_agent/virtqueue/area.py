@@ -16,7 +16,6 @@ from spec.split_ring import (
     MAX_QUEUE_SIZE,
     available_ring,
     available_ring_size,
-    descriptor_table_size,
     used_ring,
     used_ring_size,
 )
@@ -62,24 +61,24 @@ class QueueArea(NotedArea):
         self.addresses = DriverAddresses(
             size, address + layout.descriptor, address + layout.available, address + layout.used
         )
-        table_end = layout.descriptor + descriptor_table_size(size)
         used_bytes = self.bytes[layout.used : layout.used + used_ring_size(size)]
-        self.table = self.bytes[layout.descriptor : table_end].data
+        # Descriptors, in the table and in indirect ones: two words each.
+        self.words = self.bytes.data.cast("Q")
+        self.table_word = layout.descriptor // 8
         self.records = memory.view(self.addresses.descriptor, DESCRIPTOR, size)
         self.available = self.bytes[layout.available : layout.available + available_ring_size(size)].data.cast("H")
         self.available_view = memory.view(self.addresses.driver, available_ring(size))
         self.available_ring = self.available_view["ring"]
-        self.used_bytes = used_bytes.data
         self.used = used_bytes.data.cast("H")
         self.used_view = memory.view(self.addresses.device, used_ring(size))
         self.used_ring = self.used_view["ring"]
-        self.indirect_tables = self.bytes[layout.indirect :].data
 
-        # Where the parts behind the index stand: 16-bit words, and the used ring in bytes.
+        # Where the parts behind the index stand: 16-bit words, and the used ring's elements in 32-bit words.
         self.available_ring_word = offset_of(self.available_view.dtype, "ring") // 2
         self.used_event_word = offset_of(self.available_view.dtype, "used_event") // 2
         self.avail_event_word = offset_of(self.used_view.dtype, "avail_event") // 2
-        self.used_ring_offset = offset_of(self.used_view.dtype, "ring")
+        used_ring_offset = offset_of(self.used_view.dtype, "ring")
+        self.used_elements = used_bytes[used_ring_offset : used_ring_offset + 8 * size].data.cast("I")
 
         by_slot = memory.view(address + layout.chain_notes, chain_notes(size))
         self.tokens: npt.NDArray[np.uint64] = by_slot["token"]

@@ -27,6 +27,7 @@ class AreaQueue:
         self._area = area
         self._events = events
         self._notes = area.notes
+        self._full_fence = area.full_fence
         self._event_idx = bool(area.features >> Feature.EVENT_IDX & 1)
 
     @classmethod

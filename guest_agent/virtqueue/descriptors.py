@@ -14,7 +14,6 @@ from guest_agent.virtqueue.area import Note, QueueArea
 from guest_agent.virtqueue.buffers import check_batch, checked_segments, uses_table
 from guest_agent.virtqueue.in_order import heads_in_order
 from guest_agent.virtqueue.queue import QueueFull
-from spec.layout import struct_of
 from spec.split_ring import DESCRIPTOR, DescriptorFlag
 
 __all__ = ["Descriptors"]
@@ -28,7 +27,6 @@ _OLDEST_DESCRIPTOR = Note.OLDEST_DESCRIPTOR
 _NEXT, _WRITE, _INDIRECT = int(DescriptorFlag.NEXT), int(DescriptorFlag.WRITE), int(DescriptorFlag.INDIRECT)
 
 _DESCRIPTOR_SIZE: int = DESCRIPTOR.sizeof()
-_pack_descriptor = struct_of(DESCRIPTOR).pack_into
 
 
 class Descriptors:
@@ -73,9 +71,12 @@ class Descriptors:
         if use_indirect:
             self._store_indirect(head, segments)
         elif needed_count == 1:
-            _pack_descriptor(area.table, _DESCRIPTOR_SIZE * head, *segments[0], 0)
+            address, size, flags = segments[0]
+            word = area.table_word + 2 * head
+            area.words[word] = address
+            area.words[word + 1] = size | flags << 32
         else:
-            self._store_chain(area.table, 0, segments, slots)
+            self._store_chain(area.table_word, segments, slots)
             for slot, successor in pairwise(slots):
                 area.link_words[slot] = successor
         area.token_words[head] = token
@@ -104,22 +105,23 @@ class Descriptors:
         area = self._area
         offset = area.layout.indirect_table_size * head
         size = len(segments) * _DESCRIPTOR_SIZE
-        self._store_chain(area.indirect_tables, offset, segments, range(len(segments)))
+        self._store_chain((area.layout.indirect + offset) // 8, segments, range(len(segments)))
         area.mark(area.layout.indirect + offset, size)
         address = area.address + area.layout.indirect + offset
-        _pack_descriptor(area.table, _DESCRIPTOR_SIZE * head, address, size, _INDIRECT, 0)
+        word = area.table_word + 2 * head
+        area.words[word] = address
+        area.words[word + 1] = size | _INDIRECT << 32
 
-    @staticmethod
-    def _store_chain(
-        table: memoryview, offset: int, segments: list[tuple[int, int, int]], slots: Sequence[int]
-    ) -> None:
-        last = len(segments) - 1
+    def _store_chain(self, table_word: int, segments: list[tuple[int, int, int]], slots: Sequence[int]) -> None:
+        """Write a chain into the table whose first 64-bit word in the area is `table_word`."""
+        words, last = self._area.words, len(segments) - 1
         for position, (address, size, flags) in enumerate(segments):
-            place = offset + _DESCRIPTOR_SIZE * slots[position]
+            word = table_word + 2 * slots[position]
+            words[word] = address
             if position < last:
-                _pack_descriptor(table, place, address, size, flags | _NEXT, slots[position + 1])
+                words[word + 1] = size | (flags | _NEXT) << 32 | slots[position + 1] << 48
             else:
-                _pack_descriptor(table, place, address, size, flags, 0)
+                words[word + 1] = size | flags << 32
 
     def place_batch(
         self,

@@ -1,6 +1,7 @@
 """What the guest RAM of a queue has in both formats: the driver's notes at its head, and marks for the dirty log."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -130,6 +131,11 @@ class NotedArea(ABC):
         self.notes[AreaHead.FEATURES_HIGH] = features >> 32 & 0xFFFF_FFFF
         self.notes[AreaHead.INDIRECT_CAPACITY] = self.indirect_capacity
         self.notes[AreaHead.MAGIC] = self.magic
+
+    @property
+    def full_fence(self) -> Callable[[], None]:
+        """What orders stores before later loads of this RAM."""
+        return self._memory.full_fence
 
     @property
     def features(self) -> int:

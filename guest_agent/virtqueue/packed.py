@@ -14,7 +14,7 @@ from spec.device import Feature
 from spec.packed_ring import EventFlag, event_reached, is_position, position
 from vdev.errors import DeviceViolation
 from vdev.events import SILENT, ChainsMadeAvailable, Emitter
-from vdev.memory.order import full_fence, store_fence
+from vdev.memory.order import store_fence
 
 __all__ = ["PackedDriverQueue"]
 
@@ -30,6 +30,8 @@ class PackedDriverQueue(AreaQueue):
 
     area_class = PackedQueueArea
     _area: PackedQueueArea
+    small_batch: int | None = None
+    """From so many used buffers on they are taken with numpy; None: from where that is quicker on."""
 
     def __init__(self, area: PackedQueueArea, number: int, events: Emitter = SILENT) -> None:
         super().__init__(area, number, events)
@@ -117,12 +119,13 @@ class PackedDriverQueue(AreaQueue):
 
     def _take_some(self, limit: int) -> UsedBatch:
         """Take at least one used buffer."""
-        if limit >= _SMALL_BATCH and self._used.looks_many(_SMALL_BATCH):
+        small = self.small_batch or _SMALL_BATCH
+        if limit >= small and self._used.looks_many(small):
             many = self._used.take_many(limit)
             if many is not None:
                 return many
         taken = [self._used.take()]
-        while len(taken) < min(limit, _SMALL_BATCH) and self._used.is_there():
+        while len(taken) < min(limit, small) and self._used.is_there():
             try:
                 taken.append(self._used.take())
             except DeviceViolation:
@@ -140,7 +143,7 @@ class PackedDriverQueue(AreaQueue):
         count = self._notes[PackedNote.UNKICKED_COUNT]
         if not count:
             return False
-        full_fence()
+        self._full_fence()
         event, flag = self._area.device_event()
         if flag > EventFlag.DESC:
             raise self._event_violation("the reserved event flags 3")
@@ -178,14 +181,14 @@ class PackedDriverQueue(AreaQueue):
             self._arm_calls()
         else:
             self._area.store_driver_event(0, EventFlag.ENABLE)
-            full_fence()
+            self._full_fence()
         return self.has_used()
 
     def _arm_calls(self) -> None:
         if self._event_idx and self._notes[PackedNote.CALLS_ENABLED]:
             event = position(self._notes[PackedNote.NEXT_USED], self.size)
             self._area.store_driver_event(event, EventFlag.DESC)
-            full_fence()
+            self._full_fence()
 
 
 def _joined(batches: list[UsedBatch]) -> UsedBatch:

@@ -48,14 +48,15 @@ class PackedQueueArea(NotedArea):
         self.addresses = DriverAddresses(
             size, address + layout.ring, address + layout.driver_event, address + layout.device_event
         )
-        self.ring = self.bytes[layout.ring : layout.ring + ring_size(size)].data
-        self.ring_words = self.ring.cast("H")
+        self.ring_words = self.bytes[layout.ring : layout.ring + ring_size(size)].data.cast("H")
+        # Descriptors, in the ring and in indirect tables: two words each.
+        self.words = self.bytes.data.cast("Q")
+        self.ring_word = layout.ring // 8
         self.records = memory.view(self.addresses.descriptor, PACKED_DESCRIPTOR, size)
         self.ring_flags = self.records["flags"]
         # Both structures are read and stored in one piece, so that a position never meets the flags of another.
         self._driver_event = self.bytes[layout.driver_event : layout.driver_event + EVENT_SIZE].data.cast("I")
         self._device_event = self.bytes[layout.device_event : layout.device_event + EVENT_SIZE].data.cast("I")
-        self.indirect_tables = self.bytes[layout.indirect :].data
 
         by_id = memory.view(address + layout.buffer_notes, buffer_notes(size))
         self.tokens: npt.NDArray[np.uint64] = by_id["token"]

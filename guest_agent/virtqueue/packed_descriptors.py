@@ -12,7 +12,6 @@ import numpy.typing as npt
 from guest_agent.virtqueue.buffers import Segments, check_batch, checked_segments, uses_table
 from guest_agent.virtqueue.packed_area import PackedNote, PackedQueueArea
 from guest_agent.virtqueue.queue import QueueFull
-from spec.layout import struct_of
 from spec.packed_ring import PACKED_DESCRIPTOR, PackedFlag
 
 __all__ = ["PackedDescriptors"]
@@ -24,7 +23,6 @@ _AVAIL, _USED = int(PackedFlag.AVAIL), int(PackedFlag.USED)
 _DESCRIPTOR_SIZE: int = PACKED_DESCRIPTOR.sizeof()
 _WORDS = _DESCRIPTOR_SIZE // 2
 _FLAGS_WORD = 7
-_pack = struct_of(PACKED_DESCRIPTOR).pack_into
 
 
 class PackedDescriptors:
@@ -89,8 +87,11 @@ class PackedDescriptors:
         """Write the buffer's indirect table; returns the segment that refers to it."""
         area = self._area
         offset = area.layout.indirect_table_size * buffer_id
-        for position, (address, size, flags) in enumerate(segments):
-            _pack(area.indirect_tables, offset + _DESCRIPTOR_SIZE * position, address, size, 0, flags)
+        word = (area.layout.indirect + offset) // 8
+        for address, size, flags in segments:
+            area.words[word] = address
+            area.words[word + 1] = size | flags << 48
+            word += 2
         table_size = len(segments) * _DESCRIPTOR_SIZE
         area.mark(area.layout.indirect + offset, table_size)
         return area.address + area.layout.indirect + offset, table_size, _INDIRECT
@@ -98,7 +99,7 @@ class PackedDescriptors:
     def _store_chain(self, place: int, segments: Segments, buffer_id: int) -> None:
         """Write a chain's descriptors, of which the device does not look at any before `publish`."""
         area, notes = self._area, self._notes
-        last = place + len(segments) - 1
+        words, last = area.words, place + len(segments) - 1
         for at, (address, size, flags) in enumerate(segments, place):
             lap, offset = divmod(at, self._size)
             flags |= (_USED if lap & 1 else _AVAIL) | (_NEXT if at < last else 0)
@@ -106,7 +107,9 @@ class PackedDescriptors:
                 # This one's flags would show all that follows: `publish` stores them.
                 notes[PackedNote.FIRST_FLAGS] = flags
                 flags = area.ring_words[_WORDS * offset + _FLAGS_WORD]
-            _pack(area.ring, _DESCRIPTOR_SIZE * offset, address, size, buffer_id, flags)
+            word = area.ring_word + 2 * offset
+            words[word] = address
+            words[word + 1] = size | buffer_id << 32 | flags << 48
 
     def _note_placed(self, place: int, count: int, buffer_count: int) -> None:
         added_count = self._notes[PackedNote.ADDED_COUNT]

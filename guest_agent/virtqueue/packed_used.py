@@ -8,7 +8,6 @@ from guest_agent.virtqueue.packed_area import PackedNote, PackedQueueArea
 from guest_agent.virtqueue.packed_descriptors import PackedDescriptors
 from guest_agent.virtqueue.prefix import are_first, true_prefix
 from guest_agent.virtqueue.queue import Used, UsedBatch
-from spec.layout import struct_of
 from spec.packed_area import NO_BATCH
 from spec.packed_ring import PACKED_DESCRIPTOR, PackedFlag
 from vdev.errors import DeviceViolation
@@ -24,7 +23,6 @@ _WRITE, _BOTH = int(PackedFlag.WRITE), int(PackedFlag.AVAIL | PackedFlag.USED)
 _DESCRIPTOR_SIZE: int = PACKED_DESCRIPTOR.sizeof()
 _WORDS = _DESCRIPTOR_SIZE // 2
 _ID_WORD, _FLAGS_WORD = 6, 7
-_unpack = struct_of(PACKED_DESCRIPTOR).unpack_from
 
 
 class PackedUsed:
@@ -71,8 +69,9 @@ class PackedUsed:
         load_fence()
         area = self._area
         offset = self._notes[PackedNote.NEXT_USED] % self._size
-        _, size, buffer_id, flags = _unpack(area.ring, _DESCRIPTOR_SIZE * offset)
-        written_size = size if flags & _WRITE else 0  # without WRITE the length is reserved
+        word = area.words[area.ring_word + 2 * offset + 1]  # length, id and flags in one piece
+        buffer_id = word >> 32 & 0xFFFF
+        written_size = word & 0xFFFF_FFFF if word >> 48 & _WRITE else 0  # without WRITE the length is reserved
         if buffer_id >= self._size:
             raise self._violation(f"buffer id {buffer_id} in a queue of {self._size}", offset)
         if not area.descriptor_count_words[buffer_id] or buffer_id in self._descriptors.added():

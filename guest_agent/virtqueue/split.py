@@ -17,7 +17,7 @@ from spec.split_ring import (
     event_reached,
 )
 from vdev.events import SILENT, ChainsMadeAvailable, Emitter
-from vdev.memory.order import full_fence, store_fence
+from vdev.memory.order import store_fence
 
 __all__ = ["SplitDriverQueue"]
 
@@ -46,6 +46,8 @@ class SplitDriverQueue(AreaQueue):
 
     area_class = QueueArea
     _area: QueueArea
+    small_batch: int | None = None
+    """From so many used buffers on they are taken with numpy; None: from where that is quicker on."""
 
     def __init__(self, area: QueueArea, number: int, events: Emitter = SILENT) -> None:
         super().__init__(area, number, events)
@@ -133,7 +135,7 @@ class SplitDriverQueue(AreaQueue):
     def collect_batch(self, limit: int | None = None) -> UsedBatch:
         """Take all used buffers back, or the first `limit`; those behind a violation are left."""
         count = self._pending_count_and_arm(self.size if limit is None else limit)
-        batch = self._used.take_many(count) if count >= _SMALL_BATCH else None
+        batch = self._used.take_many(count) if count >= (self.small_batch or _SMALL_BATCH) else None
         if batch is None:
             # Either there are few of them, or one in front that only this way can take, or name.
             batch = self._used.take_one_by_one(count)
@@ -159,7 +161,7 @@ class SplitDriverQueue(AreaQueue):
             return False
         self._notes[_UNKICKED_COUNT] = 0
         self._area.mark_notes()
-        full_fence()
+        self._full_fence()
         if self._event_idx:
             return event_reached(self._area.used[self._area.avail_event_word], self._notes[_PUBLISHED], count)
         return not self._area.used[_FLAGS] & _NO_NOTIFY
@@ -186,13 +188,13 @@ class SplitDriverQueue(AreaQueue):
             self._area.store_available_word(self._area.used_event_word, self._notes[_LAST_USED])
         else:
             self._area.store_available_word(_FLAGS, 0)
-        full_fence()
+        self._full_fence()
         return self.has_used()
 
     def _arm_calls(self, index: int) -> None:
         if self._event_idx and self._notes[_CALLS_ENABLED]:
             self._area.store_available_word(self._area.used_event_word, index)
-            full_fence()
+            self._full_fence()
 
     def _ring_places(self, index: int, count: int) -> npt.NDArray[np.int64]:
         return np.arange(index, index + count) & (self.size - 1)

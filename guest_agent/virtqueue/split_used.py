@@ -8,9 +8,7 @@ from guest_agent.virtqueue.descriptors import Descriptors
 from guest_agent.virtqueue.in_order import sizes_in_order
 from guest_agent.virtqueue.prefix import are_first, true_prefix
 from guest_agent.virtqueue.queue import Used, UsedBatch
-from spec.layout import struct_of
 from spec.split_area import NO_BATCH
-from spec.split_ring import USED_ELEMENT
 from vdev.errors import DeviceViolation
 from vdev.memory.order import load_fence
 
@@ -26,9 +24,6 @@ _PUBLISHED = Note.PUBLISHED
 
 _IDX = 1
 """The 16-bit word of the used ring."""
-
-_USED_SIZE: int = USED_ELEMENT.sizeof()
-_unpack_used = struct_of(USED_ELEMENT).unpack_from
 
 _USED_RING = "The Virtqueue Used Ring"
 
@@ -82,8 +77,8 @@ class SplitUsed:
         """Return head and written size of the next used entry, checked."""
         load_fence()
         area = self._area
-        place = self._notes[_LAST_USED] & (self._size - 1)
-        head, written_size = _unpack_used(area.used_bytes, area.used_ring_offset + _USED_SIZE * place)
+        word = 2 * (self._notes[_LAST_USED] & (self._size - 1))
+        head, written_size = area.used_elements[word], area.used_elements[word + 1]
         if head >= self._size:
             raise self._violation(f"id {head} in a table of {self._size}", head)
         if not area.descriptor_count_words[head] or self._is_unpublished(head):

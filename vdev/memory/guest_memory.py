@@ -18,6 +18,7 @@ import numpy.typing as npt
 from spec.layout import dtype_of
 from vdev.errors import GuestAddressError
 from vdev.memory.backing import Backing, PrivateBacking
+from vdev.memory.order import full_fence
 from vdev.memory.page_marks import PageMarks
 from vdev.memory.pages import PAGE_SHIFT, PAGE_SIZE, PageRanges
 
@@ -55,6 +56,9 @@ class GuestMemory:
     >>> memory.read(0x1000, 5)
     b'hello'
     """
+
+    full_fence = staticmethod(full_fence)
+    """What orders stores before later loads of this RAM (`vdev.memory.order`); a model of it may have its own."""
 
     def __init__(self, regions: Sequence[Region], page_marks: PageMarks | None = None) -> None:
         if not regions:
@@ -322,6 +326,14 @@ class GuestMemory:
 
         Returns the bytes by which the memory fell that is lent for RAM.
         """
+        returned = self.discard(ranges)
+        if self.page_marks is not None:
+            for first, end in zip(ranges.first.tolist(), ranges.end.tolist(), strict=True):
+                self.page_marks.mark(first, end)
+        return returned
+
+    def discard(self, ranges: PageRanges) -> int:
+        """Return pages to the operating system that nobody relies on, and have no dirty log know. Otherwise as above."""
         before = self._lent_size()
         for first, end in zip(ranges.first.tolist(), ranges.end.tolist(), strict=True):
             for index, region in enumerate(self.regions):
@@ -329,8 +341,6 @@ class GuestMemory:
                 low, high = max(first, base), min(end, limit)
                 if low < high:
                     region.backing.give_back((low - base) << PAGE_SHIFT, (high - low) << PAGE_SHIFT)
-            if self.page_marks is not None:
-                self.page_marks.mark(first, end)
         return before - self._lent_size()
 
     def _lent_size(self) -> int:

@@ -44,7 +44,7 @@ class DescriptorTable:
         self.indirect = indirect
         self._number = number
         self.records: npt.NDArray[Any] = memory.view(address, DESCRIPTOR, size)
-        self._bytes = memory.bytes_view(address, descriptor_table_size(size)).data
+        self._words = memory.bytes_view(address, descriptor_table_size(size)).data.cast("Q")
 
     def chain(self, head: int) -> Chain:
         """Return the chain that begins at descriptor `head`, which is below `size`.
@@ -54,17 +54,25 @@ class DescriptorTable:
 
         Raises DriverViolation.
         """
-        address, size, flags, _ = descriptor = _unpack_descriptor(self._bytes, head * DESCRIPTOR_SIZE)
+        word = 2 * head
+        address, rest = self._words[word], self._words[word + 1]
+        size, flags = rest & 0xFFFF_FFFF, rest >> 32 & 0xFFFF
         if not flags & _GOES_ON and self.memory.contains(address, size):
             only = (Segment(address, size),)
             return Chain(head, (), only) if flags & _WRITE else Chain(head, only, ())
-        return self._long_chain(head, descriptor)
+        return self._long_chain(head, (address, size, flags, rest >> 48))
+
+    def _read(self, index: int) -> tuple[int, int, int, int]:
+        """Return a copy of address, size, flags and next of a descriptor."""
+        word = 2 * index
+        address, rest = self._words[word], self._words[word + 1]
+        return address, rest & 0xFFFF_FFFF, rest >> 32 & 0xFFFF, rest >> 48
 
     def _long_chain(self, head: int, descriptor: tuple[int, int, int, int]) -> Chain:
         """Return the chain whose first descriptor was read, and is not all of it, or not right."""
         readable: list[Segment] = []
         writable: list[Segment] = []
-        table: memoryview | bytes = self._bytes
+        table = b""
         entry_count, in_indirect = self.size, False
         index, visited_count, total_size = head, 0, 0
         while True:
@@ -107,7 +115,7 @@ class DescriptorTable:
             if visited_count >= entry_count:
                 raise self._violation(_TABLE, "the chain loops", index, address)
             index = next_index
-            descriptor = _unpack_descriptor(table, index * DESCRIPTOR_SIZE)
+            descriptor = _unpack_descriptor(table, index * DESCRIPTOR_SIZE) if in_indirect else self._read(index)
 
     def _violation(self, statement: str, message: str, index: int, address: int) -> DriverViolation:
         return DriverViolation(statement, message, queue=self._number, descriptor=index, address=address)

@@ -10,7 +10,7 @@ from spec.packed_ring import EventFlag, is_position, linear, position
 from vdev.errors import DriverViolation
 from vdev.events import SILENT, ChainsPopped, ChainsUsed, Emitter
 from vdev.memory import GuestMemory
-from vdev.memory.order import full_fence, load_fence
+from vdev.memory.order import load_fence
 from vdev.virtqueue.chain import Chain, ChainBatch
 from vdev.virtqueue.outstanding import Outstanding
 from vdev.virtqueue.packed_batch import clean_prefix
@@ -34,6 +34,9 @@ class PackedDeviceQueue:
     Raises DriverViolation if `addresses` names areas that are not aligned or not in RAM, or an impossible size.
     """
 
+    small_batch: int | None = None
+    """From so many chains on they are taken with numpy; None: from where that is quicker on."""
+
     def __init__(
         self,
         memory: GuestMemory,
@@ -47,6 +50,7 @@ class PackedDeviceQueue:
         self.addresses = addresses
         self._events = events
         self._event_idx = bool(features >> Feature.EVENT_IDX & 1)
+        self._full_fence = memory.full_fence
         self._ring = PackedRing(memory, number, addresses, event_idx=self._event_idx)
         self._outstanding = Outstanding(number, self.size, in_order=bool(features >> Feature.IN_ORDER & 1))
         self._descriptors = PackedDescriptors(
@@ -116,8 +120,9 @@ class PackedDeviceQueue:
     def _take_some(self, limit: int) -> ChainBatch:
         """Take at least one chain."""
         free_count = self._free_count()
-        looks_small = free_count < _SMALL_BATCH or not self._ring.is_available(self._next_avail + _SMALL_BATCH - 1)
-        if limit >= _SMALL_BATCH and not looks_small:
+        small = self.small_batch or _SMALL_BATCH
+        looks_small = free_count < small or not self._ring.is_available(self._next_avail + small - 1)
+        if limit >= small and not looks_small:
             batch, counts = clean_prefix(self._descriptors, self._next_avail, free_count, limit)
             if len(batch):
                 in_order = self._outstanding.in_order
@@ -125,7 +130,7 @@ class PackedDeviceQueue:
                 self._next_avail = (self._next_avail + int(counts.sum())) % (2 * self.size)
                 return batch
         chains = [self._take()]
-        while len(chains) < min(limit, _SMALL_BATCH) and self._ring.is_available(self._next_avail):
+        while len(chains) < min(limit, small) and self._ring.is_available(self._next_avail):
             try:
                 chains.append(self._take())
             except DriverViolation:
@@ -136,7 +141,7 @@ class PackedDeviceQueue:
         if self._event_idx and self._kicks_enabled:
             # So that a pop which finds nothing may be believed: whatever comes after that look kicks.
             self._ring.store_event(EventFlag.DESC, self._next_avail)
-            full_fence()
+            self._full_fence()
 
     def _tell_popped(self, heads: Iterable[int]) -> None:
         if self._events.listening and (popped := tuple(map(int, heads))):
@@ -185,7 +190,7 @@ class PackedDeviceQueue:
         count = self._unsignalled_count
         if not count:
             return False
-        full_fence()
+        self._full_fence()
         wanted = self._ring.driver_wants_call(self._next_used, count)
         self._unsignalled_count = 0
         return wanted
@@ -199,7 +204,7 @@ class PackedDeviceQueue:
         """Ask for a kick at the next available buffer; true when there are some already."""
         self._kicks_enabled = True
         self._ring.store_event(EventFlag.DESC if self._event_idx else EventFlag.ENABLE, self._next_avail)
-        full_fence()
+        self._full_fence()
         return self.has_available()
 
     # State

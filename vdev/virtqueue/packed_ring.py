@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spec.layout import struct_of
 from spec.packed_ring import (
     EVENT_ALIGNMENT,
     EVENT_SIZE,
@@ -43,8 +42,6 @@ _WORDS = _DESCRIPTOR_SIZE // 2
 _ID_WORD, _FLAGS_WORD = 6, 7
 _LENGTH_WORD = 2
 
-_unpack = struct_of(PACKED_DESCRIPTOR).unpack_from
-
 
 class PackedRing:
     """The ring, and every store of the device to it and to its event suppression structure, told to the dirty log.
@@ -72,9 +69,10 @@ class PackedRing:
         self._available_flags = np.concatenate([*lap, *lap[:1]])
         lap = np.full(size, _BOTH, np.uint16), np.zeros(size, np.uint16)
         self._used_flags = np.concatenate([*lap, *lap[:1]])
-        self._bytes = memory.bytes_view(addresses.descriptor, ring_size(size)).data
-        self._words = self._bytes.cast("H")
-        self._lengths = self._bytes.cast("I")
+        ring_bytes = memory.bytes_view(addresses.descriptor, ring_size(size)).data
+        self._words = ring_bytes.cast("H")
+        self._lengths = ring_bytes.cast("I")
+        self._halves = ring_bytes.cast("Q")
         # Both structures are read and stored in one piece, so that a position never meets the flags of another.
         self._driver_event = memory.bytes_view(addresses.driver, EVENT_SIZE).data.cast("I")
         self._device_event = memory.bytes_view(addresses.device, EVENT_SIZE).data.cast("I")
@@ -107,8 +105,9 @@ class PackedRing:
 
     def descriptor(self, place: int) -> tuple[int, int, int, int]:
         """Return a copy of address, size, id and flags of the descriptor at `place`."""
-        address, size, buffer_id, flags = _unpack(self._bytes, _DESCRIPTOR_SIZE * (place % self.size))
-        return address, size, buffer_id, flags
+        half = 2 * (place % self.size)
+        address, rest = self._halves[half], self._halves[half + 1]
+        return address, rest & 0xFFFF_FFFF, rest >> 32 & 0xFFFF, rest >> 48
 
     # Used
 

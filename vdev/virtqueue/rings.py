@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spec.layout import struct_of
 from spec.split_ring import (
     AVAILABLE_ALIGNMENT,
     DESCRIPTOR_ALIGNMENT,
@@ -33,7 +32,6 @@ FLAGS, IDX = 0, 1
 """16-bit words of both rings; what stands behind depends on the queue's size."""
 
 _USED_SIZE: int = USED_ELEMENT.sizeof()
-_pack_used = struct_of(USED_ELEMENT).pack_into
 
 
 class Rings:
@@ -54,10 +52,11 @@ class Rings:
         self.available_entries = available_view["ring"]
         self.available_ring_word = _offset_of(available_view.dtype, "ring") // 2
         self.used_event_word = _offset_of(available_view.dtype, "used_event") // 2
-        self._used_bytes = memory.bytes_view(addresses.device, used_ring_size(size)).data
-        self.used = self._used_bytes.cast("H")
+        used_bytes = memory.bytes_view(addresses.device, used_ring_size(size)).data
+        self.used = used_bytes.cast("H")
         self._used_entries = used_view["ring"]
-        self._used_ring_offset = _offset_of(used_view.dtype, "ring")
+        self._used_ring_offset = offset = _offset_of(used_view.dtype, "ring")
+        self._used_words = used_bytes[offset : offset + _USED_SIZE * size].cast("I")
         self.avail_event_word = _offset_of(used_view.dtype, "avail_event") // 2
 
     def places(self, index: int, count: int) -> npt.NDArray[np.int64]:
@@ -70,10 +69,11 @@ class Rings:
         self._memory.mark_written(self._used_address + 2 * word, 2)
 
     def store_used_entry(self, index: int, head: int, written_size: int) -> None:
-        """Store the entry at the free-running `index`. Raises struct.error for what 32 bits cannot hold."""
-        offset = self._used_ring_offset + _USED_SIZE * (index & (self._size - 1))
-        _pack_used(self._used_bytes, offset, head, written_size)
-        self._memory.mark_written(self._used_address + offset, _USED_SIZE)
+        """Store the entry at the free-running `index`. Raises ValueError for what 32 bits cannot hold."""
+        word = 2 * (index & (self._size - 1))
+        self._used_words[word] = head
+        self._used_words[word + 1] = written_size
+        self._memory.mark_written(self._used_address + self._used_ring_offset + 4 * word, _USED_SIZE)
 
     def store_used_entries(
         self, places: npt.NDArray[np.int64], heads: npt.NDArray[np.int64], written_sizes: npt.NDArray[np.int64]

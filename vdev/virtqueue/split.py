@@ -1,6 +1,5 @@
 """The device's side of a split virtqueue (virtio 1.4, "Split Virtqueues")."""
 
-import struct
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,7 +10,7 @@ from spec.split_ring import AvailableFlag, UsedFlag, event_reached
 from vdev.errors import DriverViolation
 from vdev.events import SILENT, ChainsPopped, ChainsUsed, Emitter
 from vdev.memory import GuestMemory
-from vdev.memory.order import full_fence, load_fence, store_fence
+from vdev.memory.order import load_fence, store_fence
 from vdev.virtqueue.chain import Chain, ChainBatch
 from vdev.virtqueue.descriptor_batch import clean_prefix
 from vdev.virtqueue.descriptors import DescriptorTable
@@ -40,6 +39,9 @@ class SplitDeviceQueue:
     Raises DriverViolation if `addresses` names areas that are not aligned or not in RAM, or an impossible size.
     """
 
+    small_batch: int | None = None
+    """From so many chains on they are taken with numpy; None: from where that is quicker on."""
+
     def __init__(
         self,
         memory: GuestMemory,
@@ -53,6 +55,7 @@ class SplitDeviceQueue:
         self.addresses = addresses
         self._events = events
         self._event_idx = bool(features >> Feature.EVENT_IDX & 1)
+        self._full_fence = memory.full_fence
         self._rings = Rings(memory, number, addresses)
         self._table = DescriptorTable(
             memory,
@@ -81,7 +84,7 @@ class SplitDeviceQueue:
         if self._event_idx and self._kicks_enabled:
             # So that a pop which finds nothing may be believed: whatever comes after that look kicks.
             self._rings.store_used_word(self._rings.avail_event_word, self._next_avail)
-            full_fence()
+            self._full_fence()
         if self._events.listening:
             self._tell_popped([chain.head])
         return chain
@@ -105,7 +108,7 @@ class SplitDeviceQueue:
     def pop_batch(self, limit: int | None = None) -> ChainBatch:
         """Take all available chains, or the first `limit`; those behind a violation are left."""
         count = self._pending_count_and_arm(self.size if limit is None else limit)
-        if count < _SMALL_BATCH:
+        if count < (self.small_batch or _SMALL_BATCH):
             return self._take_one_by_one(count)
         load_fence()
         heads = self._rings.available_entries[self._rings.places(self._next_avail, count)].astype(np.int64)
@@ -154,7 +157,7 @@ class SplitDeviceQueue:
         count = min(self._pending_count(), limit)
         while count > 0 and self._event_idx and self._kicks_enabled:
             self._rings.store_used_word(self._rings.avail_event_word, (self._next_avail + count) & 0xFFFF)
-            full_fence()
+            self._full_fence()
             before, count = count, min(self._pending_count(), limit)
             if count <= before:
                 break
@@ -167,7 +170,7 @@ class SplitDeviceQueue:
         self._outstanding.check(head)
         try:
             self._rings.store_used_entry(self._next_used, head, written_size)
-        except struct.error:
+        except ValueError:
             raise ValueError(f"queue {self.number}: a written size of {written_size} bytes") from None
         self._outstanding.give_back(head)
         self._publish_used(1)
@@ -206,7 +209,7 @@ class SplitDeviceQueue:
         count, self._unsignalled_count = self._unsignalled_count, 0
         if not count:
             return False
-        full_fence()
+        self._full_fence()
         if self._event_idx:
             return event_reached(self._rings.available[self._rings.used_event_word], self._next_used, count)
         return not self._rings.available[FLAGS] & _NO_INTERRUPT
@@ -227,7 +230,7 @@ class SplitDeviceQueue:
             self._rings.store_used_word(self._rings.avail_event_word, self._next_avail)
         else:
             self._rings.store_used_word(FLAGS, 0)
-        full_fence()
+        self._full_fence()
         return self.has_available()
 
     # State
