@@ -1,13 +1,13 @@
 """Bugs of what a buffer names: which pages, how much of them, and where they end."""
 
 import os
+import struct
 
 import numpy as np
 from device_setup import BareBalloon, frames
 from historical_bugs_setup import MIB, PAGE, Altered, Bug, Tracking
-from test_balloon_statistics import entries
 
-from spec.balloon import BalloonQueue
+from spec.balloon import BalloonQueue, StatisticTag
 from vdev.devices.balloon import Hinting, inflation, statistics
 from vdev.devices.balloon.reporting import Reporting
 from vdev.devices.balloon.statistics import Statistics
@@ -197,8 +197,8 @@ class SecondStatisticsBuffer(Bug):
 
     def check(self):
         bare = BareBalloon()
-        first = bare.send(STATISTICS, entries((4, 1)))
-        bare.send(STATISTICS, entries((4, 2)))
+        first = bare.send(STATISTICS, struct.pack("<HQ", StatisticTag.FREE_MEMORY, 1))
+        bare.send(STATISTICS, struct.pack("<HQ", StatisticTag.FREE_MEMORY, 2))
         if bare.device.violation is None:
             bare.device.request_statistics()
             count = len(bare.queues[STATISTICS].collect_batch().heads)

@@ -1,5 +1,7 @@
 """What a test that puts a historical bug back is made of: a check that passes, and the fault with which it fails."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ PAGE = 4096
 MIB = 1 << 20
 
 
-class Bug:
+class Bug(ABC):
     """One bug that a real implementation had.
 
     `check` joins real parts and passes. After `put_back` it raises `raises`, and the message holds `symptom`.
@@ -23,11 +25,13 @@ class Bug:
     symptom: str
     raises: type[Exception] = AssertionError
 
+    @abstractmethod
     def check(self):
-        raise NotImplementedError
+        """Join real parts; see that what should happen does."""
 
+    @abstractmethod
     def put_back(self, monkeypatch: pytest.MonkeyPatch):
-        raise NotImplementedError
+        """Have the parts that `check` joins be as they were in the implementation that had the bug."""
 
     def __str__(self):
         return f"{self.name} ({self.form})" if self.form else self.name
