@@ -6,7 +6,17 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from guest_agent.drivers.balloon.behaviour import (
+    MAX_BATCH,
+    HintAnswer,
+    HintBehaviour,
+    HintCollecting,
+    HintHolding,
+    HintRefresh,
+    StartBuffer,
+)
 from guest_agent.drivers.driver import DriverOptions
+from guest_agent.page_database import MAX_ORDER
 from guest_agent.workload import WORKLOADS, WorkloadOptions
 from spec.balloon import QueueNumbering
 from vdev.errors import UserError
@@ -24,7 +34,8 @@ class GuestConfig:
     (see WorkloadOptions). `warm_up` makes the guest begin as one that was up for long. `poison_value` is the 32-bit
     pattern for free pages, None for no poison. `mmio_addresses` is where the bus has devices; the features are masks of
     what drivers may use (see DriverOptions), None for all they know. `numbering` is for devices on the bus,
-    `slot_numbering` for those that vhost-user back ends serve.
+    `slot_numbering` for those that vhost-user back ends serve. What begins with `hint_` says how a balloon's driver
+    gives hints, as HintBehaviour names it.
     """
 
     workload: str = "churn"
@@ -42,6 +53,14 @@ class GuestConfig:
     queue_size: int = 128
     numbering: str = QueueNumbering.FIXED.value
     slot_numbering: str = QueueNumbering.COMPACT.value
+    hint_answer: str = HintAnswer.LIST.value
+    hint_holds: str = HintHolding.UNTIL_QUEUED.value
+    hint_collects: str = HintCollecting.AFTER_ANNOUNCING.value
+    hint_start_buffer: str = StartBuffer.FRESH.value
+    hint_refresh: str = HintRefresh.NEVER.value
+    hint_order: int = MAX_ORDER
+    hint_batch: int = MAX_BATCH
+    hint_single_steps: bool = False
 
     def __post_init__(self) -> None:
         if self.workload not in WORKLOADS:
@@ -57,12 +76,27 @@ class GuestConfig:
         for numbering in (self.numbering, self.slot_numbering):
             if numbering not in {known.value for known in QueueNumbering}:
                 raise UserError(f"there is no queue numbering {numbering!r}")
+        _ = self.hint_behaviour  # raises for what cannot be
 
     @property
     def workload_options(self) -> WorkloadOptions:
         """What the workload is made with."""
         files = Path(self.files) if self.files is not None else None
         return WorkloadOptions(self.low_water, self.high_water, self.full_water, files)
+
+    @property
+    def hint_behaviour(self) -> HintBehaviour:
+        """How a balloon's driver gives hints."""
+        return HintBehaviour.of(
+            answer=self.hint_answer,
+            holds=self.hint_holds,
+            collects=self.hint_collects,
+            start_buffer=self.hint_start_buffer,
+            refresh=self.hint_refresh,
+            order=self.hint_order,
+            batch=self.hint_batch,
+            single_steps=self.hint_single_steps,
+        )
 
     @property
     def device_options(self) -> DriverOptions:
@@ -72,6 +106,7 @@ class GuestConfig:
             _ALL_FEATURES if self.ring_features is None else self.ring_features,
             self.queue_size,
             QueueNumbering(self.numbering),
+            self.hint_behaviour,
         )
 
     @property

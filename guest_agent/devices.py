@@ -1,5 +1,6 @@
 """The guest's devices: found on the bus or plugged in, each driver given its piece of RAM, found again after a move."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -137,10 +138,12 @@ class Devices:
         for driver in self.drivers:
             driver.handle_interrupt()
 
-    def housekeep(self) -> None:
-        """Let each driver look for what no interrupt tells of, such as free pages worth telling."""
-        for driver in self.drivers:
-            driver.housekeep()
+    def housekeep(self, now: float) -> float:
+        """Let each driver look for what no interrupt tells of, such as free pages worth telling, at `now` in seconds.
+
+        Returns in how many seconds one of them wants to look again at the latest.
+        """
+        return min((driver.housekeep(now) for driver in self.drivers), default=math.inf)
 
     def work(self) -> bool:
         """Let each driver do one bounded piece; return whether one has more to do at once."""

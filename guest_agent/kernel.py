@@ -131,8 +131,7 @@ class Guest:
             self._due, self._housekeeping_due = now + self._delay, now + _HOUSEKEEPING_INTERVAL
         self._now = now
         if now >= self._housekeeping_due and not self._devices_pending:
-            self._housekeeping_due = now + _HOUSEKEEPING_INTERVAL
-            self._devices.housekeep()
+            self._housekeeping_due = now + min(self._devices.housekeep(now), _HOUSEKEEPING_INTERVAL)
             self._devices_pending = True
         operation_due = self.config.rate > 0 and now >= self._due
         if self._devices_pending and not (operation_due and self._devices_went_last):

@@ -48,6 +48,10 @@ class Owner(IntEnum):
     HINTED = 5
     REPORTED = 6
     DRIVER = 7
+    HINT_COLLECTED = 8
+    """Picked to be hinted, and not yet shown to the device; HINTED from then on."""
+    HINT_USED = 9
+    """Was HINTED, and the device gave the hint back."""
 
 
 class Blocks(NamedTuple):

@@ -5,13 +5,13 @@ import struct
 import numpy as np
 
 from guest_agent.allocator import BuddyAllocator
-from guest_agent.drivers.balloon import BALLOON_DRIVER_FEATURES, BalloonDriver
+from guest_agent.drivers.balloon import BALLOON_DRIVER_FEATURES, BalloonDriver, HintBehaviour
 from guest_agent.marked_ram import MarkedRam
 from guest_agent.mmio import MmioDriver
 from guest_agent.page_database import Owner, PageDatabase
 from guest_agent.ram_layout import BootPage
 from guest_agent.virtqueue import make_driver_queue
-from spec.balloon import CONFIG, BalloonQueue, QueueNumbering, StatisticTag, queue_numbers
+from spec.balloon import CONFIG, BalloonQueue, HintAnswer, QueueNumbering, StatisticTag, queue_numbers
 from spec.device import Feature, feature_mask
 from spec.mmio import Register
 from vdev.device import Device
@@ -124,6 +124,31 @@ class Guest:
         return int((1 << self.allocator.blocks_of(owner).orders).sum())
 
 
+class Hints:
+    """Takes hints for a test: `pages` has them, one by one, and `on_take` says how many are new.
+
+    With `keeps` each batch of buffers stays in hand. `ends` counts answers that ended.
+    """
+
+    def __init__(self, on_take=lambda ranges: ranges.page_count, *, keeps=False):
+        self.pages: list[int] = []
+        self.on_take = on_take
+        self.keeps = keeps
+        self.ends = 0
+        self.batch_count = 0
+
+    def take(self, ranges):
+        self.pages.extend(ranges.to_pages().tolist())
+        return self.on_take(ranges)
+
+    def answer_ended(self):
+        self.ends += 1
+
+    def batch_taken(self):
+        self.batch_count += 1
+        return not self.keeps
+
+
 class BalloonPair:
     """A balloon device and its driver, started, with an empty ring each."""
 
@@ -138,13 +163,22 @@ class BalloonPair:
         listen=False,
         size=RAM_SIZE,
         memory=None,
+        behaviour=None,
+        interval_field=False,
     ):
         emitter, self.seen = recorded_events()
         self.guest = Guest(size, poison_value, queue_size, memory)
         self.memory = self.guest.memory
         self.events = {"events": emitter} if listen else {}
         self.numbering = numbering
-        self.device = BalloonDevice(self.memory, numbering=numbering, **self.events)
+        behaviour = HintBehaviour() if behaviour is None else behaviour
+        self.device = BalloonDevice(
+            self.memory,
+            numbering=numbering,
+            hint_answer=behaviour.answer,
+            refresh_interval_field=interval_field,
+            **self.events,
+        )
         self.wire = Wire(self.device, defer_kicks=defer_kicks)
         self.statistics = {int(StatisticTag.FREE_MEMORY): 1, int(StatisticTag.TOTAL_MEMORY): 2}
         self.driver = BalloonDriver.start(
@@ -157,6 +191,7 @@ class BalloonPair:
             queue_size=queue_size,
             numbering=numbering,
             poison_value=poison_value,
+            hint_behaviour=behaviour,
         )
         self.settle()
 
@@ -177,14 +212,9 @@ class BalloonPair:
 
     def hints(self, wanted=True):
         """Make the device's sink collect pages; return the list that they end up in."""
-        pages: list[int] = []
-
-        def sink(ranges):
-            pages.extend(ranges.to_pages().tolist())
-            return ranges.page_count
-
-        self.device.hinting.sink = sink if wanted else None
-        return pages
+        hints = Hints()
+        self.device.hinting.sink = hints if wanted else None
+        return hints.pages
 
 
 def u64(*values):
@@ -194,10 +224,19 @@ def u64(*values):
 class BareBalloon:
     """A balloon device whose driver is the test itself: it posts what a well-behaved driver would not."""
 
-    def __init__(self, *, features=BALLOON_DRIVER_FEATURES, listen=True, memory=None, poison_value=None, size=16 << 20):
+    def __init__(
+        self,
+        *,
+        features=BALLOON_DRIVER_FEATURES,
+        listen=True,
+        memory=None,
+        poison_value=None,
+        size=16 << 20,
+        hint_answer=HintAnswer.LIST,
+    ):
         emitter, self.seen = recorded_events()
         self.memory = GuestMemory.private(size) if memory is None else memory
-        self.device = BalloonDevice(self.memory, **({"events": emitter} if listen else {}))
+        self.device = BalloonDevice(self.memory, hint_answer=hint_answer, **({"events": emitter} if listen else {}))
         self.wire = Wire(self.device)
         self.registers = MmioDriver(self.wire, BASE)
         self.registers.acknowledge_device()
@@ -213,12 +252,12 @@ class BareBalloon:
             self.queues[role] = queue
         self.registers.drive()
         self._next_buffer = first + 0x40000
-        self.pages: list[int] = []
-        self.device.hinting.sink = self._take
+        self.hints = self.device.hinting.sink = Hints()
 
-    def _take(self, ranges):
-        self.pages.extend(ranges.to_pages().tolist())
-        return ranges.page_count
+    @property
+    def pages(self):
+        """The pages of the hints that counted."""
+        return self.hints.pages
 
     def buffer(self, data):
         """Store `data` somewhere in RAM; return it as a segment."""

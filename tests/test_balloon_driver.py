@@ -94,7 +94,7 @@ def test_a_new_id_during_hinting_ends_the_old_hints_with_stop_and_starts_again()
     pages = pair.hints()
     pair.device.hinting.request()
     pair.driver.handle_interrupt()
-    for _ in range(3):
+    for _ in range(4):
         pair.driver.work()
     pair.wire.deliver_kicks()
     first_pages = list(pages)

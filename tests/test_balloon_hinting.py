@@ -5,7 +5,7 @@ Many of these are bugs that real devices and drivers had.
 
 import numpy as np
 import pytest
-from device_setup import BareBalloon, of_type
+from device_setup import BareBalloon, Hints, of_type
 
 from guest_agent.drivers.balloon import BALLOON_DRIVER_FEATURES
 from spec.balloon import FIRST_COMMAND_ID, BalloonFeature, BalloonQueue, CommandId
@@ -244,7 +244,7 @@ def test_an_id_and_pages_in_one_buffer_are_taken_in_that_order():
 @pytest.mark.parametrize("listen", [True, False])
 def test_the_figures_are_the_same_whether_somebody_listens_or_not(listen):
     bare = started(listen=listen)
-    bare.device.hinting.sink = lambda ranges: ranges.page_count - 1
+    bare.device.hinting.sink = Hints(lambda ranges: ranges.page_count - 1)
     bare.hint((4 * MIB, 2 * PAGE))
     assert bare.device.hinting.applied_count == 1
     if listen:
@@ -254,7 +254,7 @@ def test_the_figures_are_the_same_whether_somebody_listens_or_not(listen):
 def test_with_nobody_listening_a_batch_of_hints_is_one_call_of_the_sink():
     bare = started(listen=False)
     calls = []
-    bare.device.hinting.sink = lambda ranges: calls.append(len(ranges.first)) or ranges.page_count
+    bare.device.hinting.sink = Hints(lambda ranges: calls.append(len(ranges.first)) or ranges.page_count)
     addresses = np.arange(16, dtype=np.uint64) * np.uint64(PAGE) + np.uint64(4 * MIB)
     bare.queues[HINTS].collect_batch()
     bare.queues[HINTS].add_batch(addresses, np.full(16, PAGE, np.uint64), writable=True, tokens=addresses)

@@ -193,13 +193,13 @@ def test_housekeeping_stirs_new_bytes_into_the_seed():
     pair = Pair()
     seeds = set()
     for _ in range(4):
-        pair.driver.housekeep()
+        pair.driver.housekeep(0.0)
         pair.driver.work()
         seeds.add(pair.driver.seed)
     assert len(seeds) == 4
     again = Pair()
     for _ in range(4):
-        again.driver.housekeep()
+        again.driver.housekeep(0.0)
         again.driver.work()
     assert again.driver.seed == pair.driver.seed
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from device_setup import BASE, Wire
+from device_setup import BASE, Hints, Wire
 from guest_setup import copy_of, memory_of, pages_of
 
 from guest_agent.kernel import Guest, GuestConfig
@@ -118,7 +118,7 @@ def test_statistics_are_what_the_allocator_says():
 def test_hinted_pages_are_free_ones_and_come_back():
     side = Side()
     hinted = []
-    side.device.hinting.sink = lambda ranges: hinted.append(ranges.to_pages()) or ranges.page_count
+    side.device.hinting.sink = Hints(lambda ranges: hinted.append(ranges.to_pages()) or ranges.page_count)
     side.device.hinting.request()
     side.live(0.5)
     pages = np.concatenate(hinted)
@@ -141,7 +141,7 @@ def test_a_guest_that_moves_while_hints_are_out_goes_on_with_its_balloon(poison_
     side = Side(poison_value=poison_value)
     side.device.set_target(700)
     side.live(0.3)
-    side.device.hinting.sink = lambda ranges: 0
+    side.device.hinting.sink = Hints(lambda ranges: 0)
     side.device.hinting.request()
     side.live(0.2)
     assert side.held(Owner.HINTED) > 0
@@ -161,7 +161,7 @@ def test_a_guest_that_moves_while_hints_are_out_goes_on_with_its_balloon(poison_
 def test_drivers_and_workload_together_leave_no_store_unmarked(seed):
     side = Side(seed=seed, memory=memory_of((0, PAGE_COUNT), marks=True))
     destination = copy_of(side.memory)
-    side.device.hinting.sink = lambda ranges: 0
+    side.device.hinting.sink = Hints(lambda ranges: 0)
     for target in (900, 100, 2000):
         side.memory.page_marks.marks[:] = 0
         side.device.set_target(target)

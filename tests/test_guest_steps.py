@@ -1,5 +1,7 @@
 """When the guest does what: its rate, and taking turns with its drivers."""
 
+import math
+
 import pytest
 from guest_setup import memory_of
 
@@ -73,8 +75,8 @@ class TestDriversAndWorkload:
         def handle_interrupt(self):
             self.log.append("interrupt")
 
-        def housekeep(self):
-            return False
+        def housekeep(self, now):
+            return math.inf
 
         def work(self):
             self.log.append("work")

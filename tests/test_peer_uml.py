@@ -7,6 +7,7 @@ import random
 import subprocess
 
 import pytest
+from device_setup import Hints
 from peers import guest, image, parts
 from peers.back_end import FORMATS, CountedBytes, ServedBalloon, served_block, served_entropy, serving, until
 from peers.have import have
@@ -107,7 +108,7 @@ async def test_a_stop_midway_ends_the_hints_and_a_second_id_brings_the_rest(uml,
             hinting.stop()
             return ranges.page_count
 
-        hinting.sink = take_and_stop
+        hinting.sink = Hints(take_and_stop)
         first_id = hinting.request()
         await until(lambda: hinting.state is HintState.STOP, "the first hints come")
         held = free - await free_memory(running)

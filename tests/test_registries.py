@@ -1,5 +1,6 @@
 """A device type is added by entering it in two registries: nothing else of the project knows which types there are."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -92,11 +93,12 @@ class RepeaterDriver:
             self.area["answer_count"] += 1
         return False
 
-    def housekeep(self):
+    def housekeep(self, now):
         if self.queue.free_count == self.queue.size:
             self.area.memory.write(self.buffer, b"ab")
             self.queue.add([(self.buffer, 2)], [(self.buffer + 16, 32)], 0)
             self.transport.publish(self.queue)
+        return math.inf
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import select
 import time
 
 import pytest
+from device_setup import Hints
 from front_end_setup import MIB, PATIENCE, balloon_device, front_end, open_fd_count, serving, shared_memory
 
 from guest_agent.drivers.entropy import ENTROPY_DRIVER_FEATURES, EntropyDriver
@@ -161,7 +162,7 @@ class TestBalloon:
         with serving(balloon_device()) as served:
             guest = started_balloon(served, shared_memory())
             hinted = []
-            served.device.hinting.sink = lambda ranges: hinted.append(ranges.page_count) or ranges.page_count
+            served.device.hinting.sink = Hints(lambda ranges: hinted.append(ranges.page_count) or ranges.page_count)
             served.do(served.device.hinting.request)
             guest.live_until(lambda: guest.held(Owner.HINTED) >= 1024 and sum(hinted) >= 1024)
             served.do(served.device.hinting.done)

@@ -270,6 +270,20 @@ class BuddyAllocator:
         """Return the number of free blocks of each order."""
         return [int(count) for count in self._lists.counts.array]
 
+    def find_free_blocks(self, order: int, first: int, limit: int) -> _Pages:
+        """Return the heads of blocks of 2**order pages that are free, from page `first` on, ascending, up to `limit`.
+
+        They stay free. A larger free block counts as so many of that order; smaller ones do not count.
+        """
+        pages, orders = self.database.blocks_of(Owner.FREE)
+        wanted = (orders >= order) & (pages + (1 << orders) > first)
+        # Each gives at least one, but perhaps the first, of which `first` may leave nothing.
+        pages, orders = pages[wanted][: limit + 1], orders[wanted][: limit + 1]
+        counts = 1 << (orders - order)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        heads: _Pages = np.repeat(pages, counts) + (within << order)
+        return heads[heads >= first][:limit]
+
     def blocks_of(self, *owners: Owner) -> Blocks:
         """Return the blocks that any of `owners` holds, ascending."""
         return self.database.blocks_of(*owners)

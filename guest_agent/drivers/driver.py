@@ -1,9 +1,10 @@
 """What a guest asks of its drivers, whatever they drive, and what it gives each of them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from guest_agent.drivers.balloon.behaviour import HintBehaviour
 from guest_agent.drivers.pages import PageAllocator
 from guest_agent.transport import Transport
 from spec.balloon import QueueNumbering
@@ -20,13 +21,14 @@ class DriverOptions:
 
     `wanted_features` masks the bits that belong to the device type, `ring_features` the others; VERSION_1 is always
     wanted. `numbering` matters to devices that know more than one. A queue has `queue_size` descriptors (a power of
-    two), or fewer if the device cannot have so many.
+    two), or fewer if the device cannot have so many. `hint_behaviour` is for a balloon.
     """
 
     wanted_features: int
     ring_features: int
     queue_size: int
     numbering: QueueNumbering
+    hint_behaviour: HintBehaviour = field(default_factory=HintBehaviour)
 
     def allowed(self, known_features: int) -> int:
         """Return those of a driver's `known_features` (a mask) that it may use."""
@@ -70,8 +72,11 @@ class Driver(Protocol):
         """Do one bounded piece of what is to be done; return whether there is more to do at once."""
         ...
 
-    def housekeep(self) -> None:
-        """Look for what no interrupt tells of; called a few times a second."""
+    def housekeep(self, now: float) -> float:
+        """Look for what no interrupt tells of, at `now` in seconds; called a few times a second.
+
+        Returns the seconds until it is to be called again at the latest; infinity leaves that to the caller.
+        """
         ...
 
 

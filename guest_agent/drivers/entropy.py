@@ -3,6 +3,7 @@ Device").
 """
 
 import hashlib
+import math
 
 from construct import Bytes, Int32ul, Int64ul, Struct
 
@@ -193,12 +194,13 @@ class EntropyDriver:
             give_up_device(self._area, self._transport, violation, self._events)
         return False
 
-    def housekeep(self) -> None:
+    def housekeep(self, now: float) -> float:
         """Stir what the device gave into `seed`, and ask for more: what a system does for its random generator."""
         if self.available_size:
             seed = hashlib.blake2b(self.seed + self.take(), digest_size=_SEED_SIZE).digest()
             self._area.store_bytes("seed", seed)
         self.ask(_STIRRED_SIZE)
+        return math.inf
 
 
 def _start(transport: Transport, area_address: int, guest: Surroundings, options: DriverOptions) -> EntropyDriver:

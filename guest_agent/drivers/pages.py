@@ -32,6 +32,10 @@ class PageAllocator(Protocol):
         """Return the heads of blocks of `order`, as many as there are up to `limit`; asks no shrinker."""
         ...
 
+    def find_free_blocks(self, order: int, first: int, limit: int) -> Pages:
+        """Return heads, from page `first` on and ascending, of blocks of `order` that are free; they stay free."""
+        ...
+
     def free_pages(self, pages: Pages) -> None:
         """Take single pages back. Fills them with the poison pattern where the guest poisons free pages."""
         ...
@@ -42,6 +46,10 @@ class PageAllocator(Protocol):
 
     def blocks_of(self, *owners: Owner) -> Blocks:
         """Return the blocks that any of `owners` holds, ascending."""
+        ...
+
+    def set_owner(self, pages: Pages, owner: Owner) -> None:
+        """Hand allocated blocks, given by their heads, from one owner to another."""
         ...
 
     def add_shrinker(self, shrinker: Callable[[int], int]) -> None:

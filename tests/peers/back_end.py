@@ -5,6 +5,7 @@ import hashlib
 import time
 
 import trio
+from device_setup import Hints
 
 from peers.guest import lone_error
 from spec.balloon import QueueNumbering
@@ -103,7 +104,7 @@ class ServedBalloon:
             taken.extend(zip(ranges.first.tolist(), ranges.end.tolist(), strict=True))
             return ranges.page_count
 
-        self.device.hinting.sink = take
+        self.device.hinting.sink = Hints(take)
         command_id = self.device.hinting.request()
         assert command_id is not None
         return command_id

@@ -17,6 +17,25 @@ __all__ = ["BalloonOperations"]
 _LARGEST_TARGET = 0xFFFF_FFFF * PAGE_FRAME_SIZE
 
 
+class _HintCounter:
+    """Counts what hints named since they were last asked for."""
+
+    def __init__(self) -> None:
+        self.block_count = 0
+        self.page_count = 0
+
+    def take(self, ranges: PageRanges) -> int:
+        self.block_count += len(ranges.first)
+        self.page_count += ranges.page_count
+        return ranges.page_count
+
+    def answer_ended(self) -> None:
+        """Whoever asked waits for the device's state."""
+
+    def batch_taken(self) -> bool:
+        return True
+
+
 class BalloonOperations:
     """Operations of `vdev.run.control` on one balloon, whose events go into `events`.
 
@@ -24,9 +43,7 @@ class BalloonOperations:
     """
 
     def __init__(self, balloon: BalloonDevice, events: EventStream, *, patience: float = 10.0) -> None:
-        self.hinted_block_count = 0
-        """Blocks that hints named since the last request for hints."""
-        self.hinted_page_count = 0
+        self._hints = _HintCounter()
         self._balloon = balloon
         self._patience = patience
         self._moved = trio.Event()
@@ -51,8 +68,8 @@ class BalloonOperations:
             "actual_size": balloon.actual * PAGE_FRAME_SIZE,
             "given_back_size": balloon.inflation.returned_size,
             "hints": balloon.hinting.state.name,
-            "hinted_blocks": self.hinted_block_count,
-            "hinted_size": self.hinted_page_count * PAGE_SIZE,
+            "hinted_blocks": self._hints.block_count,
+            "hinted_size": self._hints.page_count * PAGE_SIZE,
             "refused_hints": balloon.hinting.refused_count,
             "reported_size": balloon.reporting.reported_count * PAGE_SIZE,
             "statistics": {tag.name.lower(): value for tag, value in balloon.statistics.items()},
@@ -85,8 +102,8 @@ class BalloonOperations:
         self._require_guest(BalloonFeature.FREE_PAGE_HINT)
         hinting = self._balloon.hinting
         async with self._asking:
-            self.hinted_block_count = self.hinted_page_count = 0
-            hinting.sink = self._take_hints
+            self._hints = _HintCounter()
+            hinting.sink = self._hints
             command_id = hinting.request()
             if command_id is None:
                 raise ControlRefused(
@@ -98,9 +115,9 @@ class BalloonOperations:
             )
         return {
             "command_id": command_id,
-            "blocks": self.hinted_block_count,
-            "pages": self.hinted_page_count,
-            "hinted_size": self.hinted_page_count * PAGE_SIZE,
+            "blocks": self._hints.block_count,
+            "pages": self._hints.page_count,
+            "hinted_size": self._hints.page_count * PAGE_SIZE,
         }
 
     async def stop_hints(self, _: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,11 +135,6 @@ class BalloonOperations:
     def _figures(self, *names: str) -> dict[str, Any]:
         figures = self.figures()
         return {name: figures[name] for name in names}
-
-    def _take_hints(self, ranges: PageRanges) -> int:
-        self.hinted_block_count += len(ranges.first)
-        self.hinted_page_count += ranges.page_count
-        return ranges.page_count
 
     def _require_guest(self, feature: BalloonFeature | None) -> None:
         if not self._balloon.running:

@@ -1,21 +1,29 @@
 """The balloon driver: starting it, finding it again after a migration, and which part works when."""
 
+import math
+
+import numpy as np
+
 from guest_agent.drivers.balloon.area import REPORTS_PER_REQUEST, BalloonArea
+from guest_agent.drivers.balloon.behaviour import HintAnswer, HintBehaviour
+from guest_agent.drivers.balloon.free_bitmap import FreeBitmap
+from guest_agent.drivers.balloon.held_hints import HINT_OWNERS
 from guest_agent.drivers.balloon.hinting import MIN_QUEUE_SIZE, HintPoster
 from guest_agent.drivers.balloon.inflation import Inflater
+from guest_agent.drivers.balloon.piece import Piece
 from guest_agent.drivers.balloon.reporting import FreePageReporter
 from guest_agent.drivers.balloon.statistics import StatisticsAnswerer, StatisticsSource
 from guest_agent.drivers.giving_up import check_needs_no_reset, give_up_device
-from guest_agent.drivers.pages import PageAllocator
+from guest_agent.drivers.pages import PageAllocator, Pages
 from guest_agent.drivers.rings import RING_DRIVER_FEATURES, usable_queue_size
 from guest_agent.page_database import Owner
 from guest_agent.transport import Transport
 from guest_agent.virtqueue.factory import attach_driver_queue, make_driver_queue
 from guest_agent.virtqueue.queue import DriverQueue
-from spec.balloon import CONFIG, BalloonFeature, BalloonQueue, QueueNumbering, queue_numbers
+from spec.balloon import CONFIG, CONFIG_WITH_INTERVAL, BalloonFeature, BalloonQueue, QueueNumbering, queue_numbers
 from spec.device import Feature, feature_mask
 from spec.mmio import Interrupt
-from vdev.errors import DeviceViolation
+from vdev.errors import DeviceViolation, UserError
 from vdev.events import SILENT, Emitter
 from vdev.memory import GuestMemory
 
@@ -25,7 +33,6 @@ BALLOON_DRIVER_FEATURES = RING_DRIVER_FEATURES | feature_mask(*BalloonFeature)
 """Every feature that this driver knows how to use."""
 
 _NUMBERINGS = tuple(QueueNumbering)
-_NEEDED_SIZES = {BalloonQueue.FREE_PAGE: MIN_QUEUE_SIZE, BalloonQueue.REPORTING: REPORTS_PER_REQUEST}
 
 
 class BalloonDriver:
@@ -88,17 +95,23 @@ class BalloonDriver:
         numbering: QueueNumbering = QueueNumbering.FIXED,
         poison_value: int | None = None,
         events: Emitter = SILENT,
+        hint_behaviour: HintBehaviour | None = None,
     ) -> "BalloonDriver":
         """Bring the device up, with queues of at most `queue_size` (a power of two) descriptors.
 
         Of `wanted_features` (a mask) those are used that the device offers; VERSION_1 is always wanted.
         `poison_value` is the 32-bit pattern that the guest's allocator fills free pages with, None if it does not; then
         PAGE_POISON is not accepted. A guest that does poison accepts hints and reports only together with PAGE_POISON.
+        `hint_behaviour` says how hints are given, None as Linux does.
 
-        Raises DeviceRefused if the device cannot do what the driver needs.
+        Raises DeviceRefused if the device cannot do what the driver needs, UserError if the guest has no room for it.
         """
+        hint_behaviour = HintBehaviour() if hint_behaviour is None else hint_behaviour
         registers.acknowledge_device()
         wanted_features |= feature_mask(Feature.VERSION_1)
+        if hint_behaviour.answer is HintAnswer.BITMAP:
+            # The device keeps the buffer for its next request while others behind it come back.
+            wanted_features &= ~feature_mask(Feature.IN_ORDER)
         features = _choose_features(registers.offered_features() & wanted_features, poison_value)
         if not features >> Feature.VERSION_1 & 1:
             raise registers.fail("it does not offer VERSION_1")
@@ -106,15 +119,22 @@ class BalloonDriver:
         area = BalloonArea.create(memory, area_address, queue_size)
         area["features"] = features
         area["numbering"] = _NUMBERINGS.index(numbering)
+        area.hint_behaviour = hint_behaviour
         queues = {}
         for role, number in queue_numbers(features, numbering).items():
             size = usable_queue_size(queue_size, registers.queue_size_max(number))
-            if size < _NEEDED_SIZES.get(role, 1):
+            if size < _needed_size(role, area):
                 raise registers.fail(f"queue {number} ({role.name}) has at most {size} descriptors")
             queues[role] = make_driver_queue(memory, number, size, area.queue_address(role), features, events)
             registers.set_up_queue(number, queues[role].addresses)
         if features >> BalloonFeature.PAGE_POISON & 1 and poison_value is not None:
             registers.write_config(CONFIG, "poison_val", poison_value)
+        if BalloonQueue.FREE_PAGE in queues and hint_behaviour.answer is HintAnswer.BITMAP:
+            try:
+                FreeBitmap.create(area, allocator)
+            except UserError as error:
+                registers.fail(str(error))
+                raise
         driver = cls(area, registers, allocator, queues, statistics=statistics, events=events)
         if driver._statistics is not None:
             driver._statistics.add_buffer()
@@ -123,6 +143,8 @@ class BalloonDriver:
         registers.drive()
         if driver._statistics is not None:
             driver._statistics.publish()
+        if driver._hints is not None:
+            driver._hints.publish()
         # Whatever the device changed before it was live came without an interrupt.
         area["config_pending"] = 1
         return driver
@@ -170,6 +192,16 @@ class BalloonDriver:
         """Why the device was given up, None while it is in use."""
         return self._area.reason
 
+    @property
+    def next_piece(self) -> Piece:
+        """The piece of the work on hints that `work` will do when it is called next.
+
+        With HintBehaviour.single_steps it does that and nothing else, and serves the other queues when this is IDLE.
+        """
+        if self.gave_up is not None or self._hints is None:
+            return Piece.IDLE
+        return Piece.LOOK if self._area["config_pending"] else self._hints.next_piece
+
     def handle_interrupt(self) -> None:
         """Look why the device interrupted, and note what is to be done; `work` does it."""
         if self.gave_up is not None:
@@ -188,6 +220,8 @@ class BalloonDriver:
         try:
             if self._area["config_pending"]:
                 return self._look_at_device()
+            if self._hints is not None and self._area["hint_single_steps"] and self._hints.next_piece is not Piece.IDLE:
+                return self._hints.work()
             has_more = False
             for part in (self._hints, self._inflater, self._statistics, self._reporter):
                 if part is not None:
@@ -213,7 +247,7 @@ class BalloonDriver:
         """
         before = self.queues[role]
         size = before.size if size is None else size
-        if not _NEEDED_SIZES.get(role, 1) <= size <= self._area["queue_size"]:
+        if not _needed_size(role, self._area) <= size <= self._area["queue_size"]:
             raise ValueError(f"{size} descriptors for {role.name}")
         if not self.features >> Feature.RING_RESET & 1:
             raise ValueError("RING_RESET was not negotiated")
@@ -240,9 +274,27 @@ class BalloonDriver:
         }
         return parts.get(role) or self._inflater
 
-    def housekeep(self) -> None:
-        """See whether there are free pages worth telling."""
+    def housekeep(self, now: float) -> float:
+        """See whether there are free pages worth telling, and whether it is time to hint anew.
+
+        `now` is in seconds; returns in how many seconds to look again at the latest.
+        """
         self.report_free_pages()
+        return math.inf if self._hints is None or self.gave_up is not None else self._hints.tick(now)
+
+    @property
+    def collected_hints(self) -> Pages:
+        """Heads of the blocks that are collected and not yet queued; the pages, for a bitmap."""
+        return np.empty(0, np.int64) if self._hints is None else self._hints.collected
+
+    @property
+    def reclaimable_hints(self) -> Pages:
+        """Heads of the hinted blocks that memory pressure may take back now, ascending."""
+        return np.empty(0, np.int64) if self._hints is None else self._hints.held.reclaimable
+
+    def take_back_hints(self, heads: Pages) -> int:
+        """Give some of `reclaimable_hints` back to the allocator as memory pressure does; return how many pages."""
+        return 0 if self._hints is None else self._hints.held.take_back(heads)
 
     def shrink(self, wanted: int) -> int:
         """Give back what the driver holds, until `wanted` pages are free; return how many became so.
@@ -265,10 +317,11 @@ class BalloonDriver:
     def _look_at_device(self) -> bool:
         self._area["config_pending"] = 0
         check_needs_no_reset(self._registers)
-        config = self._registers.read_config(CONFIG)
+        has_interval = self._hints is not None and self._hints.reads_interval
+        config = self._registers.read_config(CONFIG_WITH_INTERVAL if has_interval else CONFIG)
         self._inflater.see_target(config["num_pages"])
         if self._hints is not None:
-            self._hints.see_command_id(config["free_page_hint_cmd_id"])
+            self._hints.see_config(config["free_page_hint_cmd_id"], config.get("free_page_hint_interval", 0))
             if self._reporter is not None and self._area.is_hinting:
                 self._reporter.make_way()
         return True
@@ -276,8 +329,20 @@ class BalloonDriver:
     def _give_up(self, why: DeviceViolation) -> None:
         """Let all pages go, too: the guest lives on without its balloon."""
         give_up_device(self._area, self._registers, why, self._events)
-        held = self._allocator.blocks_of(Owner.BALLOON, Owner.HINTED, Owner.REPORTED)
+        held = self._allocator.blocks_of(Owner.BALLOON, Owner.REPORTED, *HINT_OWNERS)
         self._allocator.free_blocks(held.pages)
+
+
+def _needed_size(role: BalloonQueue, area: BalloonArea) -> int:
+    """Return the fewest descriptors with which that queue works."""
+    if role is BalloonQueue.REPORTING:
+        return REPORTS_PER_REQUEST
+    if role is not BalloonQueue.FREE_PAGE:
+        return 1
+    if area.hint_behaviour.answer is HintAnswer.LIST:
+        return MIN_QUEUE_SIZE
+    # The bitmap's parts, the buffer for requests, and STOP.
+    return max(FreeBitmap.segment_count(area.memory) + 2, MIN_QUEUE_SIZE + 1)
 
 
 def _choose_features(offered: int, poison_value: int | None) -> int:

@@ -19,6 +19,7 @@ def _start(transport: Transport, area_address: int, guest: Surroundings, options
         numbering=options.numbering,
         poison_value=guest.poison_value,
         events=guest.events,
+        hint_behaviour=options.hint_behaviour,
     )
 
 

@@ -1,5 +1,6 @@
 """The block driver: requests go in with `submit_...`, and come back from `collect` (virtio 1.4, "Block Device")."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -285,8 +286,9 @@ class BlockDriver:
                 self._give_up(violation)
         return False
 
-    def housekeep(self) -> None:
+    def housekeep(self, now: float) -> float:
         """Do nothing: everything that matters to a disk comes with an interrupt."""
+        return math.inf
 
     def _look_at_device(self) -> None:
         check_needs_no_reset(self._transport)

@@ -4,9 +4,19 @@ from typing import ClassVar
 
 import construct
 
-from spec.balloon import CONFIG, BalloonFeature, BalloonQueue, QueueNumbering, StatisticTag, queue_numbers
-from spec.device import DeviceId, DeviceStatus, feature_mask
+from spec.balloon import (
+    CONFIG,
+    CONFIG_WITH_INTERVAL,
+    BalloonFeature,
+    BalloonQueue,
+    HintAnswer,
+    QueueNumbering,
+    StatisticTag,
+    queue_numbers,
+)
+from spec.device import DeviceId, DeviceStatus, Feature, feature_mask
 from spec.device_state import BALLOON_STATE, NO_BUFFER
+from vdev.config_space import ConfigSpace
 from vdev.device import RING_FEATURES, Device, QueueFactory
 from vdev.devices.balloon.hint_states import HintState, shown_command_id
 from vdev.devices.balloon.hinting import Hinting
@@ -32,6 +42,9 @@ class BalloonDevice(Device):
 
     `numbering` says which queue has which number: FIXED is the text's, COMPACT what Linux and QEMU use between each
     other; the driver must use the same. `features` is a mask of the balloon's own features to offer.
+
+    Two things are this project's own, for a driver that was told of them: hints as `hint_answer` has them, and with
+    `refresh_interval_field` a configuration space with CONFIG_WITH_INTERVAL's field.
     """
 
     device_id: ClassVar[int] = DeviceId.BALLOON
@@ -48,13 +61,21 @@ class BalloonDevice(Device):
         numbering: QueueNumbering = QueueNumbering.FIXED,
         features: int = BALLOON_FEATURES,
         make_queue: QueueFactory = make_device_queue,
+        hint_answer: HintAnswer = HintAnswer.LIST,
+        refresh_interval_field: bool = False,
     ) -> None:
         super().__init__(memory, events=events, make_queue=make_queue)
         self.offered_features = RING_FEATURES | features
+        if hint_answer is HintAnswer.BITMAP:
+            # The buffer for requests is kept while others behind it go back.
+            self.offered_features &= ~feature_mask(Feature.IN_ORDER)
+        if refresh_interval_field:
+            self._config = ConfigSpace(CONFIG_WITH_INTERVAL)
+        self._has_interval = refresh_interval_field
         self.numbering = numbering
         self.inflation = Inflation(memory, events=events)
         self.memory_statistics = Statistics(memory, events=events)
-        self.hinting = Hinting(memory, show=self._show_command_id, is_usable=self._hints_are_usable, events=events)
+        self.hinting = Hinting(memory, self, answer=hint_answer, events=events)
         self.reporting = Reporting(memory, events=events)
         self._roles = self._queue_roles(self.offered_features)
 
@@ -79,11 +100,43 @@ class BalloonDevice(Device):
 
         Not while the VM is stopped: it writes to the ring.
         """
-        queue = self._statistics_queue()
+        queue = self._queue_of(BalloonQueue.STATISTICS)
         if queue is None or not self.running or not self.memory_statistics.release(queue):
             return False
         self.call_driver(queue.number)
         return True
+
+    def poll_hints(self) -> bool:
+        """Serve the free page queue now, whether or not the driver kicked; true if there is more: call again later."""
+        queue = self.hint_queue()
+        return queue is not None and self.running and super().queue_notify(queue.number)
+
+    def queue_notify(self, number: int) -> bool:
+        """Handle a kick as every device does, but not one for hints that the host polls for."""
+        if self.hinting.polled and self._roles.get(number) is BalloonQueue.FREE_PAGE:
+            return False
+        return super().queue_notify(number)
+
+    # What hinting asks for
+
+    def hints_are_usable(self) -> bool:
+        """Say whether the driver negotiated hints, the device works, and no content of free pages is relied upon."""
+        return self.running and self.has_feature(BalloonFeature.FREE_PAGE_HINT) and not self._free_pages_are_poisoned()
+
+    def hint_queue(self) -> DeviceQueue | None:
+        """Return the free page queue, None while it is not ready."""
+        return self._queue_of(BalloonQueue.FREE_PAGE)
+
+    def show_command_id(self, shown_id: int, is_news: bool) -> None:
+        """Store free_page_hint_cmd_id; tell the driver if `is_news`."""
+        store = self.change_config if is_news else self.store_config
+        store(free_page_hint_cmd_id=shown_id)
+
+    def show_refresh_interval(self, milliseconds: int) -> None:
+        """Store free_page_hint_interval and tell the driver. Raises ValueError if there is no such field."""
+        if not self._has_interval:
+            raise ValueError("this balloon was made without a field for the interval")
+        self.change_config(free_page_hint_interval=milliseconds)
 
     # What the base asks for
 
@@ -125,9 +178,11 @@ class BalloonDevice(Device):
                 self.reporting.handle(queue, poisoned=self._free_pages_are_poisoned())
 
     def queue_stopped(self, number: int) -> None:
-        """Forget the statistics buffer with its queue."""
+        """Forget the buffers that were kept of a queue with it."""
         if self._roles.get(number) is BalloonQueue.STATISTICS:
             self.memory_statistics.forget_buffer()
+        elif self._roles.get(number) is BalloonQueue.FREE_PAGE:
+            self.hinting.forget_buffers()
 
     def memory_replaced(self, before: tuple[Region, ...]) -> None:
         """Number what is in the balloon anew."""
@@ -140,6 +195,8 @@ class BalloonDevice(Device):
         self.inflation.reset()
         self.hinting.reset()
         self.config["actual"] = self.config["poison_val"] = 0
+        if self._has_interval:
+            self.config["free_page_hint_interval"] = 0
         self.config["free_page_hint_cmd_id"] = shown_command_id(HintState.STOP, 0)
 
     def save_specific(self) -> bytes:
@@ -163,8 +220,11 @@ class BalloonDevice(Device):
         except (construct.ConstructError, ValueError) as error:
             raise SavedStateError(f"the saved balloon cannot be read: {error}") from error
         self.hinting.command_id = saved.command_id
+        if (hint_queue := self.hint_queue()) is not None:
+            # Whatever the device that was saved had in hand, this one knows only that it is to go back.
+            self.hinting.restore(hint_queue.save().outstanding)
         if saved.statistics_head != NO_BUFFER:
-            queue = self._statistics_queue()
+            queue = self._queue_of(BalloonQueue.STATISTICS)
             if queue is None or saved.statistics_head not in queue.save().outstanding:
                 raise SavedStateError("the saved balloon keeps a statistics buffer that its queue does not know")
             self.memory_statistics.kept_head = saved.statistics_head
@@ -176,18 +236,11 @@ class BalloonDevice(Device):
     def _queue_roles(self, features: int) -> dict[int, BalloonQueue]:
         return {number: role for role, number in queue_numbers(features, self.numbering).items()}
 
-    def _statistics_queue(self) -> DeviceQueue | None:
+    def _queue_of(self, wanted: BalloonQueue) -> DeviceQueue | None:
         for number, role in self._roles.items():
-            if role is BalloonQueue.STATISTICS:
+            if role is wanted:
                 return self.queues.get(number)
         return None
 
-    def _show_command_id(self, shown_id: int, is_news: bool) -> None:
-        store = self.change_config if is_news else self.store_config
-        store(free_page_hint_cmd_id=shown_id)
-
     def _free_pages_are_poisoned(self) -> bool:
         return self.has_feature(BalloonFeature.PAGE_POISON) and bool(self.config["poison_val"])
-
-    def _hints_are_usable(self) -> bool:
-        return self.running and self.has_feature(BalloonFeature.FREE_PAGE_HINT) and not self._free_pages_are_poisoned()
