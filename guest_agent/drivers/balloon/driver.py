@@ -4,18 +4,19 @@ import math
 
 import numpy as np
 
-from guest_agent.drivers.balloon.area import REPORTS_PER_REQUEST, BalloonArea
+from guest_agent.drivers.balloon.area import BalloonArea
 from guest_agent.drivers.balloon.behaviour import HintAnswer, HintBehaviour
 from guest_agent.drivers.balloon.free_bitmap import FreeBitmap
 from guest_agent.drivers.balloon.held_hints import HINT_OWNERS
-from guest_agent.drivers.balloon.hinting import MIN_QUEUE_SIZE, HintPoster
+from guest_agent.drivers.balloon.hinting import HintPoster
 from guest_agent.drivers.balloon.inflation import Inflater
+from guest_agent.drivers.balloon.needs import BALLOON_DRIVER_FEATURES, choose_features, needed_size
 from guest_agent.drivers.balloon.piece import Piece
 from guest_agent.drivers.balloon.reporting import FreePageReporter
 from guest_agent.drivers.balloon.statistics import StatisticsAnswerer, StatisticsSource
 from guest_agent.drivers.giving_up import check_needs_no_reset, give_up_device
 from guest_agent.drivers.pages import PageAllocator, Pages
-from guest_agent.drivers.rings import RING_DRIVER_FEATURES, usable_queue_size
+from guest_agent.drivers.rings import usable_queue_size
 from guest_agent.page_database import Owner
 from guest_agent.transport import Transport
 from guest_agent.virtqueue.factory import attach_driver_queue, make_driver_queue
@@ -28,9 +29,6 @@ from vdev.events import SILENT, Emitter
 from vdev.memory import GuestMemory
 
 __all__ = ["BALLOON_DRIVER_FEATURES", "BalloonDriver"]
-
-BALLOON_DRIVER_FEATURES = RING_DRIVER_FEATURES | feature_mask(*BalloonFeature)
-"""Every feature that this driver knows how to use."""
 
 _NUMBERINGS = tuple(QueueNumbering)
 
@@ -112,7 +110,7 @@ class BalloonDriver:
         if hint_behaviour.answer is HintAnswer.BITMAP:
             # The device keeps the buffer for its next request while others behind it come back.
             wanted_features &= ~feature_mask(Feature.IN_ORDER)
-        features = _choose_features(registers.offered_features() & wanted_features, poison_value)
+        features = choose_features(registers.offered_features() & wanted_features, poison_value)
         if not features >> Feature.VERSION_1 & 1:
             raise registers.fail("it does not offer VERSION_1")
         registers.accept_features(features)
@@ -123,7 +121,7 @@ class BalloonDriver:
         queues = {}
         for role, number in queue_numbers(features, numbering).items():
             size = usable_queue_size(queue_size, registers.queue_size_max(number))
-            if size < _needed_size(role, area):
+            if size < needed_size(role, area):
                 raise registers.fail(f"queue {number} ({role.name}) has at most {size} descriptors")
             queues[role] = make_driver_queue(memory, number, size, area.queue_address(role), features, events)
             registers.set_up_queue(number, queues[role].addresses)
@@ -247,7 +245,7 @@ class BalloonDriver:
         """
         before = self.queues[role]
         size = before.size if size is None else size
-        if not _needed_size(role, self._area) <= size <= self._area["queue_size"]:
+        if not needed_size(role, self._area) <= size <= self._area["queue_size"]:
             raise ValueError(f"{size} descriptors for {role.name}")
         if not self.features >> Feature.RING_RESET & 1:
             raise ValueError("RING_RESET was not negotiated")
@@ -280,7 +278,7 @@ class BalloonDriver:
         `now` is in seconds; returns in how many seconds to look again at the latest.
         """
         self.report_free_pages()
-        return math.inf if self._hints is None or self.gave_up is not None else self._hints.tick(now)
+        return math.inf if self._hints is None or self.gave_up is not None else self._hints.refresh.tick(now)
 
     @property
     def collected_hints(self) -> Pages:
@@ -317,7 +315,7 @@ class BalloonDriver:
     def _look_at_device(self) -> bool:
         self._area["config_pending"] = 0
         check_needs_no_reset(self._registers)
-        has_interval = self._hints is not None and self._hints.reads_interval
+        has_interval = self._hints is not None and self._hints.refresh.reads_interval
         config = self._registers.read_config(CONFIG_WITH_INTERVAL if has_interval else CONFIG)
         self._inflater.see_target(config["num_pages"])
         if self._hints is not None:
@@ -331,25 +329,3 @@ class BalloonDriver:
         give_up_device(self._area, self._registers, why, self._events)
         held = self._allocator.blocks_of(Owner.BALLOON, Owner.REPORTED, *HINT_OWNERS)
         self._allocator.free_blocks(held.pages)
-
-
-def _needed_size(role: BalloonQueue, area: BalloonArea) -> int:
-    """Return the fewest descriptors with which that queue works."""
-    if role is BalloonQueue.REPORTING:
-        return REPORTS_PER_REQUEST
-    if role is not BalloonQueue.FREE_PAGE:
-        return 1
-    if area.hint_behaviour.answer is HintAnswer.LIST:
-        return MIN_QUEUE_SIZE
-    # The bitmap's parts, the buffer for requests, and STOP.
-    return max(FreeBitmap.segment_count(area.memory) + 2, MIN_QUEUE_SIZE + 1)
-
-
-def _choose_features(offered: int, poison_value: int | None) -> int:
-    poison = feature_mask(BalloonFeature.PAGE_POISON)
-    if poison_value is None:
-        return offered & ~poison
-    if poison_value and not offered & poison:
-        # Its free pages hold a pattern that the device would not know of ("Feature bits", driver requirements).
-        return offered & ~feature_mask(BalloonFeature.PAGE_REPORTING, BalloonFeature.FREE_PAGE_HINT)
-    return offered

@@ -5,16 +5,15 @@ there are any and the id stays the same; as a bitmap, one buffer. Blocks that ar
 DONE; memory pressure may take them back before.
 """
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
 from guest_agent.drivers.balloon.area import BalloonArea, HintPhase
-from guest_agent.drivers.balloon.behaviour import HintAnswer, HintCollecting, HintHolding, HintRefresh
+from guest_agent.drivers.balloon.behaviour import HintAnswer, HintCollecting, HintHolding
 from guest_agent.drivers.balloon.free_bitmap import FreeBitmap
 from guest_agent.drivers.balloon.held_hints import HeldHints
 from guest_agent.drivers.balloon.piece import Piece
+from guest_agent.drivers.balloon.refreshing import NO_REQUEST, HintRefresher
 from guest_agent.drivers.pages import PageAllocator, Pages
 from guest_agent.transport import Transport
 from guest_agent.virtqueue.queue import DriverQueue
@@ -33,7 +32,6 @@ _BITMAP_TOKEN = 1 << 61
 _EPOCH_SHIFT = 40
 """Other tokens are page numbers, and from this bit on the epoch in which they were hinted, modulo 2**16."""
 _EPOCHS = 1 << 16
-_NO_REQUEST = (CommandId.STOP, CommandId.DONE)
 
 
 class HintPoster:
@@ -46,6 +44,7 @@ class HintPoster:
         self._registers = registers
         self._behaviour = area.hint_behaviour
         self.held = HeldHints(area, allocator, self._behaviour)
+        self.refresh = HintRefresher(area, self.held, self._behaviour)
         self._bitmap = FreeBitmap(area) if self._behaviour.answer is HintAnswer.BITMAP else None
 
     # Setting up
@@ -83,21 +82,14 @@ class HintPoster:
 
     # What the device says
 
-    @property
-    def reads_interval(self) -> bool:
-        """Whether the device's configuration is to be read with the field for the interval."""
-        return self._behaviour.refresh is HintRefresh.INTERVAL
-
     def see_config(self, command_id: int, interval: int) -> None:
         """Take note of the configuration: free_page_hint_cmd_id, whose DONE lets all held blocks go, and the interval.
 
         Without a field for the interval (milliseconds) it is 0.
         """
         area = self._area
-        if not area["refresh_interval"] and interval:
-            area["refresh_at"] = 0
-        area["refresh_interval"] = interval
-        if self._bitmap is not None and command_id not in _NO_REQUEST and command_id != area["requested_id"]:
+        self.refresh.see_interval(interval)
+        if self._bitmap is not None and command_id not in NO_REQUEST and command_id != area["requested_id"]:
             # Its request is still on its way.
             command_id = CommandId.STOP
         is_idle = area["hint_phase"] == HintPhase.IDLE
@@ -107,7 +99,7 @@ class HintPoster:
         area["current_id"] = command_id
         if command_id == CommandId.DONE:
             self._release()
-        if command_id in _NO_REQUEST and is_idle:
+        if command_id in NO_REQUEST and is_idle:
             # Any later id is new, also one that a device whose count began again gives a second time.
             area["announced_id"] = 0
 
@@ -115,21 +107,6 @@ class HintPoster:
         self.held.release()
         self._area["hint_epoch"] = (self._area["hint_epoch"] + 1) % _EPOCHS
         self._area["batch_ready"] = 0
-
-    def tick(self, now: float) -> float:
-        """Look whether the interval is over, at `now` in seconds; return in how many it will be."""
-        area = self._area
-        interval = area["refresh_interval"]
-        if self._behaviour.refresh is not HintRefresh.INTERVAL or not interval or area["current_id"] in _NO_REQUEST:
-            return math.inf
-        now_ms = int(now * 1000)
-        # Never further away than one interval: the clock is another one after a migration.
-        at = min(area["refresh_at"] or math.inf, now_ms + interval)
-        if now_ms >= at:
-            area["refresh_due"] = 1
-            at = now_ms + interval
-        area["refresh_at"] = int(at)
-        return (at - now_ms) / 1000
 
     # Working
 
@@ -170,7 +147,7 @@ class HintPoster:
         room = self._queue.free_count
         if area["hint_phase"] == HintPhase.IDLE:
             if not self._is_answer_due():
-                return self._waiting() if self._awaits_use() else Piece.IDLE
+                return self._waiting() if self.refresh.awaits_use else Piece.IDLE
             if area["reporting_count"]:
                 # These blocks come back when the device acknowledges them, and could not be hinted before.
                 return Piece.IDLE
@@ -198,33 +175,11 @@ class HintPoster:
 
     def _is_answer_due(self) -> bool:
         current_id = self._area["current_id"]
-        return current_id not in _NO_REQUEST and (current_id != self._area["announced_id"] or self._is_refresh_due())
-
-    def _is_refresh_due(self) -> bool:
-        area = self._area
-        match self._behaviour.refresh:
-            case HintRefresh.INTERVAL if area["refresh_interval"]:
-                return self._is_refresh_useful() if self._behaviour.single_steps else bool(area["refresh_due"])
-            case HintRefresh.CONSUMED:
-                return self._is_consumed() and self._is_refresh_useful()
-        return False
-
-    def _awaits_use(self) -> bool:
-        asked = self._area["current_id"] not in _NO_REQUEST
-        return self._behaviour.refresh is HintRefresh.CONSUMED and asked and not self._is_consumed()
-
-    def _is_consumed(self) -> bool:
-        return not self._area["hints_out"] and not self._area.ids_out
-
-    def _is_refresh_useful(self) -> bool:
-        # An answer without a hint is not worth repeating for its own sake: two idle ends would do nothing else.
-        if self._area["answer_size"] or self.held.is_any_to_hint():
-            return True
-        return self._is_consumed() and self.held.is_any_held()
+        return current_id not in NO_REQUEST and (current_id != self._area["announced_id"] or self.refresh.is_due)
 
     def _begin_answer(self) -> None:
         area = self._area
-        if area["current_id"] == area["announced_id"] and self._is_consumed():
+        if area["current_id"] == area["announced_id"] and self.refresh.is_consumed:
             self._release()
         self.held.begin()
         area["answer_size"] = 0

@@ -13,8 +13,9 @@ for which `request` gives None.
 import numpy as np
 import numpy.typing as npt
 
-from spec.balloon import COMMAND_ID_SIZE, FIRST_COMMAND_ID, HINT_REQUEST, CommandId, HintAnswer
+from spec.balloon import COMMAND_ID_SIZE, FIRST_COMMAND_ID, CommandId, HintAnswer
 from vdev.devices.balloon.hint_bitmap import read_hint_bitmap
+from vdev.devices.balloon.hint_requests import HintRequests
 from vdev.devices.balloon.hint_states import HintInput, HintState, next_hint_state, shown_command_id
 from vdev.devices.balloon.hint_taker import HintedDevice, HintTaker
 from vdev.errors import DriverViolation, GuestAddressError
@@ -65,9 +66,7 @@ class Hinting:
         """Hints (buffers) that were ignored."""
         self.kept: list[npt.NDArray[np.int64]] = []
         """Batches that the sink did not let go of, as the heads of their buffers, the oldest first."""
-        self.request_chain: Chain | None = None
-        """With HintAnswer.BITMAP: the buffer for the next request."""
-        self._request_due = False
+        self.requests = HintRequests(memory)
         self._answer = answer
         self._memory = memory
         self._device = device
@@ -82,10 +81,9 @@ class Hinting:
             return None
         self.command_id = FIRST_COMMAND_ID if self.command_id == 0xFFFF_FFFF else self.command_id + 1
         self._move(HintInput.REQUEST)
-        self._request_due = self._answer is HintAnswer.BITMAP
-        if self._request_due and (queue := self._device.hint_queue()) is not None:
+        if self._answer is HintAnswer.BITMAP and (queue := self._device.hint_queue()) is not None:
             try:
-                self._send_request(queue)
+                self.requests.ask(self.command_id, queue)
             except (DriverViolation, GuestAddressError) as error:
                 self._break(error, queue)
             else:
@@ -108,7 +106,7 @@ class Hinting:
     def forget_buffers(self) -> None:
         """The queue is gone, and with it what was kept of it."""
         self.kept.clear()
-        self.request_chain = None
+        self.requests.forget_buffer()
 
     def restore(self, heads: tuple[int, ...]) -> None:
         """Go on with these buffers in hand: they go back, unapplied, when the queue is next looked at."""
@@ -169,6 +167,8 @@ class Hinting:
         after = next_hint_state(self.state, what)
         if after is None:
             return
+        if after is not HintState.REQUESTED:
+            self.requests.withdraw()
         before, self.state = self.state, after
         if self._events.listening:
             self._events.emit(HintStateChanged(before.name, after.name, self.command_id))
@@ -212,7 +212,7 @@ class Hinting:
         returned = []
         for chain in batch:
             if chain.writable:
-                self._keep_request_buffer(chain, queue)
+                self.requests.keep(chain, queue)
                 continue
             if chain.readable_size == COMMAND_ID_SIZE:
                 self._take_id(chain, queue.number)
@@ -220,24 +220,6 @@ class Hinting:
                 self._take_bitmap(chain, queue.number, applies=applies)
             returned.append(chain.head)
         return np.array(returned, np.int64)
-
-    def _keep_request_buffer(self, chain: Chain, queue: DeviceQueue) -> None:
-        complaint = None
-        if chain.readable or chain.writable_size < HINT_REQUEST.sizeof():
-            complaint = f"a buffer for requests that is not {HINT_REQUEST.sizeof()} writable bytes"
-        elif self.request_chain is not None:
-            complaint = "a second buffer for requests"
-        if complaint is not None:
-            raise DriverViolation(_CLAUSE, complaint, queue=queue.number, descriptor=chain.head)
-        self.request_chain = chain
-        self._send_request(queue)
-
-    def _send_request(self, queue: DeviceQueue) -> None:
-        if self.request_chain is None or not self._request_due or self.state is not HintState.REQUESTED:
-            return
-        chain, self.request_chain, self._request_due = self.request_chain, None, False
-        size = chain.write(self._memory, HINT_REQUEST.build({"id": self.command_id, "flags": 0}))
-        queue.push(chain.head, size)
 
     def _check_pages(self, batch: ChainBatch, number: int) -> None:
         offset = (batch.addresses | batch.sizes) & np.uint64(PAGE_SIZE - 1)
