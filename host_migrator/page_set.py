@@ -86,6 +86,21 @@ class PageSet:
         pages: npt.NDArray[np.int64] = ((present[bits >> 6] + base) << 6) + (bits & 63)
         return pages[(pages >= first) & (pages < end)]
 
+    def first_from(self, cursor: int) -> int | None:
+        """Return the first page in the set from page `cursor` on, None when there is none."""
+        word = cursor >> 6
+        if not self.count or word >= len(self.words):
+            return None
+        if rest := int(self.words[word]) >> (cursor & 63):
+            return cursor + (rest & -rest).bit_length() - 1
+        word += 1
+        while word < len(self.words):
+            block = self.words[word : word + _SCAN_WORDS]
+            if bits := int(block[offset := int((block != 0).argmax())]):
+                return ((word + offset) << 6) + (bits & -bits).bit_length() - 1
+            word += len(block)
+        return None
+
     def take_window(self, cursor: int, limit: int) -> tuple[npt.NDArray[np.int64], int]:
         """Take out up to `limit` pages from page `cursor` on, in order.
 

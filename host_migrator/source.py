@@ -10,8 +10,10 @@ import trio
 from host_migrator.dirty_log import DirtyLog
 from host_migrator.errors import DestinationLost, DestinationRefused, LinkClosed, MigrationInDoubt, StreamError
 from host_migrator.figures import RoundFigures, SourceFigures
+from host_migrator.hint_service import HintService
 from host_migrator.link import Link
 from host_migrator.machine import SourceMachine
+from host_migrator.migration import Migration, Stage, Step
 from host_migrator.page_set import PageSet
 from host_migrator.query import Fate
 from host_migrator.rounds import PHASES, Decision, Limits, Phase, RateMeter, decide
@@ -44,6 +46,8 @@ __all__ = ["Source"]
 
 _PACE = 0.05
 _HEAD_START_LOOKS = 10
+_ANSWER_SECONDS = 1.0
+_ANSWER_LOOKS = 200
 _VERDICT_PATIENCES = 10
 """The guest is moved; to check all of itself may take it longer than any other answer."""
 
@@ -52,11 +56,20 @@ async def _nobody_knows(migration_id: UUID) -> Fate:
     return Fate.UNKNOWN
 
 
+def _no_device() -> bool:
+    return False
+
+
 class Source:
     """One migration, from `run` to its end. `figures`, `phase` and `remaining_count` can be looked at meanwhile.
 
     `resolve` is asked when the link breaks between COMMIT and RESUMED. `window_size` bytes are sent between two looks
     at the world. `patience` is how many seconds the stopped guest waits for one window to leave or one answer to come.
+
+    `look_for_hints` has the device look at its queue of hints. `divided` says that a kick does not stop the vCPU, so
+    that a strategy without a lock handles hints piece by piece; `serve_hints` does that, and a timer's looks.
+    `sync_limit` and `discards` are those of `migration`, the state of it all; with a limit of syncs nothing else
+    decides when to stop the guest. A turn is asked for before each of the migration's steps.
     """
 
     def __init__(
@@ -75,11 +88,19 @@ class Source:
         payload_size: int = PAYLOAD_SIZE,
         patience: float = 30.0,
         actor: str = "migrator",
+        look_for_hints: Callable[[], bool] = _no_device,
+        divided: bool = False,
+        sync_limit: int | None = None,
+        discards: bool = False,
     ) -> None:
         self._machine = machine
         self._link = link
-        self._dirty_log = dirty_log
         self._strategy = strategy
+        self.figures = SourceFigures(machine.memory.page_count)
+        self.migration = Migration(
+            machine.memory, dirty_log, strategy, sync_limit=sync_limit, discards=discards, tally=self.figures
+        )
+        self.hints = HintService(self.migration, schedule, look=look_for_hints, divided=divided)
         self._schedule = schedule
         self._limits = limits or Limits()
         self.migration_id = migration_id or uuid4()
@@ -88,7 +109,6 @@ class Source:
         self._patience = patience
         self._actor = actor
         self._answers = StreamParser(BACKWARD, preamble=False)
-        self._to_send = PageSet(machine.memory.page_count)
         self._ever_sent = PageSet(machine.memory.page_count)
         self._encoder = RamEncoder(machine.memory, payload_size)
         self._window_count = max(window_size // PAGE_SIZE, 1)
@@ -100,12 +120,11 @@ class Source:
         self._began = 0.0
         self._stopped_at = 0.0
         self.phase = Phase.NEW
-        self.figures = SourceFigures(machine.memory.page_count)
 
     @property
     def remaining_count(self) -> int:
         """Pages still to send."""
-        return self._to_send.count
+        return self.migration.to_send.count
 
     async def run(self) -> SourceFigures:
         """Migrate; return when the guest runs at the destination and has checked itself.
@@ -125,20 +144,31 @@ class Source:
                 await self._clean_up()
         return self.figures
 
+    async def serve_hints(self) -> None:
+        """Do what handlers of hints leave to do after a kick; returns when the migration is over, or is cancelled.
+
+        Needed only for a strategy that is divided or polled. A migration without it loses hints, and no page.
+        """
+        await self.hints.serve()
+
     async def _migrate(self) -> None:
         await self._set_up()
         self._move(Phase.BULK)
         await self._send_pass(paced=True)
-        while True:
-            await self._schedule.turn(self._actor)
-            self._sync(running=True)
+        decision = Decision.STOP
+        while self.migration.next_step is not Step.STOP:
+            if self.migration.next_step is Step.ADVANCE:
+                self.migration.advance()
+                await self._schedule.turn(self._actor)
+            self._synced(self.migration.sync())
             rate = self.figures.bytes_per_second = self._rate.bytes_per_second
-            decision = decide(self._limits, self._to_send.count, rate, len(self.figures.rounds))
-            if decision is not Decision.ANOTHER_ROUND:
-                break
+            if self.migration.sync_limit is None:
+                decision = decide(self._limits, self.remaining_count, rate, len(self.figures.rounds))
+                if decision is not Decision.ANOTHER_ROUND:
+                    break
             if self.phase is Phase.BULK:
                 self._move(Phase.ROUNDS)
-            await self._send_items(RoundEnd(len(self.figures.rounds), self._to_send.count))
+            await self._send_items(RoundEnd(len(self.figures.rounds), self.remaining_count))
             await self._send_pass(paced=True)
         self.figures.converged = decision is Decision.STOP
         await self._stop_and_copy()
@@ -146,21 +176,27 @@ class Source:
         await self._wait_verdict()
 
     async def _set_up(self) -> None:
-        memory = self._machine.memory
         await self._schedule.turn(self._actor)
-        # The log is on before the guest can see a request, or a write after its answer could go unseen.
-        self._dirty_log.start()
-        self._to_send.fill()
-        self._strategy.set_up(self._apply_hint)
-        regions = tuple((region.guest_address, region.size) for region in memory.regions)
+        self._synced(self.migration.start(self.hints))
+        regions = tuple((region.guest_address, region.size) for region in self._machine.memory.regions)
         set_up = build_record(SetUp(regions, self._machine.guest_config()))
         await self._send([[build_preamble(self.migration_id)], set_up])
-        await self._schedule.turn(self._actor)
-        self._sync(running=True)
-        await self._wait_hints()
+        if self.migration.stage is Stage.WAITING:
+            await self._wait_answer()
+            await self._schedule.turn(self._actor)
+            self._synced(self.migration.go_on())
+        else:
+            await self._wait_hints()
+
+    # Both waits are bounded, so that no guest can hold the migration up by saying nothing.
+
+    async def _wait_answer(self) -> None:
+        for _ in range(_ANSWER_LOOKS):
+            if not self._strategy.answer_outstanding:
+                return
+            await self._schedule.sleep(self._actor, _ANSWER_SECONDS / _ANSWER_LOOKS)
 
     async def _wait_hints(self) -> None:
-        # Bounded, so that no guest can hold the migration up by saying nothing.
         look = self._strategy.head_start / _HEAD_START_LOOKS
         for _ in range(_HEAD_START_LOOKS if look else 0):
             before = self.figures.hinted_count
@@ -168,38 +204,32 @@ class Source:
             if before and self.figures.hinted_count == before:
                 return
 
-    def _apply_hint(self, ranges: PageRanges) -> int:
-        cleared = self._to_send.remove_ranges(ranges)
-        self.figures.hinted_count += cleared
-        return cleared
-
-    def _sync(self, *, running: bool) -> None:
-        """Merge the dirty log into the set still to send, with no hint between."""
-        self._strategy.before_sync()
-        dirty_count = self._to_send.merge(self._dirty_log.take())
-        self._strategy.after_sync(running)
-        self.figures.sync_count += 1
+    def _synced(self, dirty_count: int) -> None:
+        """Take note of a sync."""
+        self.figures.sync_count = self.migration.sync_count
         if self._events.listening:
-            self._events.emit(DirtyLogSynced(self.figures.sync_count, dirty_count, self._to_send.count))
+            self._events.emit(DirtyLogSynced(self.figures.sync_count, dirty_count, self.remaining_count))
 
     async def _send_pass(self, *, paced: bool) -> None:
-        """Send what is in the set, from the lowest page on; what is added behind the cursor waits for the next pass."""
+        """Send what is in the set, from the lowest page on; what is added behind the cursor waits for the next pass.
+
+        Returns in a turn of its own, for whatever comes next.
+        """
         began, sent_before, pages_before = self._schedule.now(), self.figures.wire_bytes, self._page_total()
-        cursor = 0
-        while cursor < self._to_send.page_count:
+        await self._schedule.turn(self._actor)
+        while self.migration.next_step is Step.TAKE:
+            pages = self.migration.take(self._window_count)
             await self._schedule.turn(self._actor)
-            # Out of the set before they are read: a write from now on is in the dirty log.
-            pages, cursor = self._to_send.take_window(cursor, self._window_count)
-            if not len(pages):
-                break
             window_began = self._schedule.now()
             sent = await self._send_window(pages)
+            self.migration.sent()
             if paced and self._limits.bandwidth is not None:
                 due = began + (self.figures.wire_bytes - sent_before) / self._limits.bandwidth
                 await self._schedule.sleep(self._actor, due - self._schedule.now())
             # Windows of mostly zero pages say how fast RAM is read, not what the link carries.
             if sent >= len(pages) * PAGE_SIZE // 2:
                 self._rate.add(sent, self._schedule.now() - window_began)
+            await self._schedule.turn(self._actor)
         seconds = self._schedule.now() - began
         size = self.figures.wire_bytes - sent_before
         self._rate.end_pass(size, seconds)
@@ -225,7 +255,7 @@ class Source:
         self._stopped_at = self._schedule.now()
         vcpu_state = await self._machine.pause()
         self._paused = True
-        self._sync(running=False)
+        self._synced(self.migration.stop())
         await self._send_pass(paced=False)
         devices = self._machine.save_devices()
         await self._send_items(
@@ -248,7 +278,7 @@ class Source:
         self.figures.downtime_seconds = self._schedule.now() - self._stopped_at
         self.figures.total_seconds = self._schedule.now() - self._began
         self._move(Phase.COMPLETED)
-        self._strategy.complete()
+        self.migration.complete()
 
     async def _commit(self) -> None:
         try:
@@ -335,11 +365,11 @@ class Source:
 
     async def _clean_up(self) -> None:
         # The guest's memory is given back before the guest goes on, so that the first thing it sees is DONE.
-        self._strategy.clean_up()
-        self._dirty_log.stop()
+        self.migration.clean_up()
         await self._link.close()
         if self.phase is not Phase.COMPLETED:
             self.figures.total_seconds = self._schedule.now() - self._began
             self._move(Phase.FAILED)
             if self._paused and not self._in_doubt:
                 await self._machine.resume()
+        self.hints.finish(goes_on=self.phase is Phase.FAILED and not self._in_doubt)

@@ -45,8 +45,18 @@ class Hinting:
 
     def __init__(self, on_request: Callable[["Hinting"], None] = lambda hinting: None) -> None:
         self.sink = None
+        self.checks_id = True
+        self.polled = False
         self.calls = []
+        self.give_back_count = 0
         self._on_request = on_request
+
+    def hint(self, *ranges: tuple[int, int]) -> int:
+        """One batch of hints comes; returns how many pages left the set at once."""
+        taken = self.sink.take(PageRanges.of(*ranges))
+        if self.sink.batch_taken():
+            self.give_back_count += 1
+        return taken
 
     def request(self):
         self.calls.append("request")
@@ -58,6 +68,16 @@ class Hinting:
 
     def done(self):
         self.calls.append("done")
+
+    def flush(self):
+        self.calls.append("flush")
+        return 0
+
+    def give_back(self):
+        self.give_back_count += 1
+
+    def set_refresh_interval(self, ms):
+        self.calls.append(f"interval {ms}")
 
 
 class SourceGuest:
@@ -182,7 +202,3 @@ class Move:
             nursery.start_soon(run_source)
             nursery.start_soon(run_destination)
         return outcome
-
-
-def free(*ranges) -> PageRanges:
-    return PageRanges.of(*ranges)

@@ -77,20 +77,21 @@ def test_hints_that_are_applied_across_a_sync_are_found_out(monkeypatch):
     """The fault that the command id is there to prevent: what was free once is dropped after it was written to."""
 
     class Stubborn(CommandId):
-        def set_up(self, sink):
+        def set_up(self, hints):
             self._late: list[PageRanges] = []
+            self._take = take = hints.take
 
             def keep(ranges: PageRanges) -> int:
                 self._late.append(ranges)
-                return sink(ranges)
+                return take(ranges)
 
-            self._sink = sink
-            super().set_up(keep)
+            hints.take = keep
+            super().set_up(hints)
 
         def after_sync(self, running: bool) -> None:
             super().after_sync(running)
             for ranges in self._late:
-                self._sink(ranges)
+                self._take(ranges)
 
     def short_of_memory(*arguments):
         # So the guest takes hinted blocks back, and writes to them, while the migration goes on.

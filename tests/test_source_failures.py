@@ -387,8 +387,8 @@ async def test_a_dirty_log_that_is_lost_ends_the_migration_with_its_own_error():
         with pytest.raises(StreamError):
             await destination.run()
 
-    source._dirty_log.take = take
-    source._dirty_log.start = lambda: None
+    source.migration.dirty_log.take = take
+    source.migration.dirty_log.start = lambda: None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_destination)
         with pytest.raises(DirtyLogLost):

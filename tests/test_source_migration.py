@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
-from migration_setup import MIB, Hinting, Move, SourceGuest, TargetGuest, contents, free, make_memory, write_pages
+from migration_setup import MIB, Hinting, Move, SourceGuest, TargetGuest, contents, make_memory, write_pages
 
 from host_migrator.figures import RoundFigures
 from host_migrator.rounds import Limits, Phase
@@ -41,7 +41,7 @@ async def test_memory_devices_and_vcpu_arrive_and_the_guest_runs_once():
 async def test_pages_are_counted_as_sent_zero_resent_or_skipped():
     def hint(hinting):
         if hinting.calls.count("request") == 1:
-            assert hinting.sink(free((0, 10), (5, 30), (200, 256))) == 30 + 56
+            assert hinting.hint((0, 10), (5, 30), (200, 256)) == 30 + 56
 
     move = Move(hinting=Hinting(hint))
     write_pages(move.guest.memory, range(100), 1)
@@ -61,7 +61,7 @@ async def test_pages_are_counted_as_sent_zero_resent_or_skipped():
 async def test_a_hint_that_was_written_to_since_is_sent_after_the_next_sync():
     def hint(hinting):
         if hinting.calls.count("request") == 1:
-            hinting.sink(free((0, PAGES)))
+            hinting.hint((0, PAGES))
 
     move = Move(hinting=Hinting(hint))
     done = []
@@ -107,7 +107,7 @@ async def test_the_log_is_on_before_the_guest_is_asked():
     order = []
     move.hinting = Hinting(lambda hinting: order.append("request"))
     source, destination = move.build()
-    log = source._dirty_log
+    log = source.migration.dirty_log
     start = log.start
 
     def noted_start():
@@ -206,7 +206,7 @@ async def test_a_guest_that_cannot_be_asked_costs_no_head_start(autojump_clock):
 
 
 async def test_the_wait_for_hints_ends_when_they_dry_up(autojump_clock):
-    move = Move(hinting=Hinting(lambda hinting: hinting.sink(free((0, 5)))), head_start=1.0)
+    move = Move(hinting=Hinting(lambda hinting: hinting.hint((0, 5))), head_start=1.0)
     move.build()
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -263,7 +263,7 @@ def seeded_run(seed: int):
                     relied_on.add(page)
                 elif move.hinting.sink is not None:
                     relied_on.discard(page)
-                    move.hinting.sink(free((page, page + 1)))
+                    move.hinting.hint((page, page + 1))
                 await schedule.sleep("guest", dice.random() * 0.002)
 
         async with trio.open_nursery() as nursery:

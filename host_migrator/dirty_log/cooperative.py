@@ -18,6 +18,7 @@ class CooperativeDirtyLog:
     """Reads and clears `PageMarks`, which guest and host set after each store."""
 
     name = "cooperative"
+    deferred = False
 
     def __init__(self, marks: PageMarks) -> None:
         self._marks = marks
@@ -50,6 +51,9 @@ class CooperativeDirtyLog:
         # Only marks that were seen are cleared: one that is set meanwhile belongs to the next take.
         self._marks.marks[seen] = 0
         return PageRanges.of_pages(seen)
+
+    def clear(self, ranges: PageRanges) -> None:
+        """Cleared they were by `take`."""
 
     def stop(self) -> None:
         """Nothing to give up; writers may go on setting marks."""

@@ -20,6 +20,11 @@ class DirtyLog(Protocol):
         """What a report calls it."""
         ...
 
+    @property
+    def deferred(self) -> bool:
+        """Whether `take` only copies, and `clear` is wanted for pages that leave the set still to send."""
+        ...
+
     def start(self) -> None:
         """Forget what was, and note writes from now on."""
         ...
@@ -27,8 +32,14 @@ class DirtyLog(Protocol):
     def take(self) -> Iterator[PageRanges]:
         """Get and clear: yield the pages written since the last take, part by part. Exhaust it before reading a page.
 
+        A deferred log only gets: a page that was not cleared is yielded again.
+
         Raises DirtyLogLost when the log cannot be read any more.
         """
+        ...
+
+    def clear(self, ranges: PageRanges) -> None:
+        """The pages of `ranges` leave the set still to send: note writes to them anew. Only for a deferred log."""
         ...
 
     def stop(self) -> None:

@@ -34,6 +34,7 @@ class KernelDirtyLog:
     """
 
     name = "kernel"
+    deferred = False
 
     def __init__(self, pid: int, addresses: Sequence[int], memory: GuestMemory, host_marks: PageMarks | None) -> None:
         if len(addresses) != len(memory.regions):
@@ -67,6 +68,9 @@ class KernelDirtyLog:
                 raise DirtyLogLost(f"scanning the pages of guest process {self._pid}: {error.strerror}") from error
         if self._host is not None:
             yield from self._host.take()
+
+    def clear(self, ranges: PageRanges) -> None:
+        """Cleared they were by `take`."""
 
     def stop(self) -> None:
         """Close the page map. Protection left in place costs the guest one quick fault a page."""

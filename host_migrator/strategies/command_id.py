@@ -1,59 +1,59 @@
 """What landed in QEMU and Linux: each sync begins a new command id, and only hints under the newest id count."""
 
-from host_migrator.strategies.interface import HintingDevice, HintSink
+from enum import StrEnum
+from typing import ClassVar
 
-__all__ = ["CommandId"]
+from host_migrator.strategies.asking import Asking
+from host_migrator.strategies.interface import HintingDevice
+
+__all__ = ["Advance", "CommandId"]
 
 
-class CommandId:
+class Advance(StrEnum):
+    """When a new command id begins."""
+
+    AFTER_SYNC = "after-sync"
+    BEFORE_SYNC = "before-sync"
+
+
+class CommandId(Asking):
     """Stop, sync, ask again under a new id; when the guest is stopped, done.
 
     The device drops a hint whose id is not the one it asked under last, so no hint that the guest collected before a
-    sync is applied after it. DONE reaches the guest exactly once for each migration, however that ends.
+    sync is applied after it. It costs a configuration interrupt and a new answer for each sync, and what the guest had
+    collected but not yet posted.
 
-    `head_start` is the most seconds the bulk stage waits for the first hints. They come in an order of their own while
-    pages are sent from the lowest address on, so whatever is sent before its hint comes is wasted; waiting costs
-    at most this long once, and ends when hints dry up.
+    With `advance` BEFORE_SYNC the id moves on some time before the sync instead: an order that looks as good.
     """
 
-    name = "command-id"
+    name: ClassVar[str] = "command-id"
+    checks_id: ClassVar[bool] = True
+    asks_again: ClassVar[bool] = True
 
-    def __init__(self, hinting: HintingDevice, head_start: float = 0.1) -> None:
-        self._hinting = hinting
-        self._asked = False
-        self._head_start = head_start
-        self._answer_expected = False
+    def __init__(
+        self, hinting: HintingDevice, *, head_start: float = 0.1, advance: Advance = Advance.AFTER_SYNC
+    ) -> None:
+        super().__init__(hinting, head_start=head_start)
+        self._advance = Advance(advance)
+        self._advanced = False
 
     @property
-    def head_start(self) -> float:
-        """The most seconds to wait for the first hints; none when the guest cannot be asked."""
-        return self._head_start if self._answer_expected else 0.0
+    def advance_due(self) -> bool:
+        """Whether the id is still to move on before the next sync."""
+        return self._advance is Advance.BEFORE_SYNC and not self._advanced
 
-    def set_up(self, sink: HintSink) -> None:
-        """Take the device's hints."""
-        self._hinting.sink = sink
-        self._asked = True
+    def advance(self) -> None:
+        """Ask under a new id, ahead of the sync."""
+        self._advanced = True
+        self._ask()
 
     def before_sync(self) -> None:
         """No hint is taken until the guest has echoed a new id."""
-        self._hinting.stop()
+        if not self._advanced:
+            self._hinting.stop()
 
     def after_sync(self, running: bool) -> None:
-        """Ask again, or release what the guest holds when nothing more can be skipped."""
-        if running:
-            self._answer_expected = self._hinting.request() is not None
-        else:
-            self._finish()
-
-    def complete(self) -> None:
-        """All was said when the guest was stopped."""
-
-    def clean_up(self) -> None:
-        """Release what the guest holds, unless that was done."""
-        self._finish()
-
-    def _finish(self) -> None:
-        if self._asked:
-            self._asked = False
-            self._hinting.sink = None
-            self._hinting.done()
+        """Ask again, unless that was done ahead; release what the guest holds when nothing more can be skipped."""
+        if not (running and self._advanced):
+            super().after_sync(running)
+        self._advanced = False

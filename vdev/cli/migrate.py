@@ -11,7 +11,7 @@ from vdev.cli.parameters import check_inflate_size, check_ram_size, memory_size
 from vdev.cli.running import json_option, run_and_show, trace_option
 from vdev.errors import UserError
 from vdev.events import EventStream
-from vdev.run.options import MigrateOptions
+from vdev.run.options import ANSWERS, EXIT_STRATEGIES, HOLDS, STRATEGIES, MigrateOptions
 from vdev.run.report import Progress, Report
 
 __all__ = ["migrate"]
@@ -55,10 +55,21 @@ Exit status:
 )
 @click.option(
     "--strategy",
-    type=click.Choice(["none", "command-id"]),
+    type=click.Choice(STRATEGIES),
+    metavar="NAME",
     default="command-id",
     show_default=True,
-    help="How the guest's free pages are skipped: not at all, or by hints that carry the id of a request.",
+    help=f"How the guest's free pages are skipped: {', '.join(STRATEGIES)}. Some of them can lose pages.",
+)
+@click.option(
+    "--answer",
+    type=click.Choice(ANSWERS),
+    help="How the guest says which pages are free: block by block, or in one bitmap of all RAM. [default: list]",
+)
+@click.option(
+    "--guest-holds",
+    type=click.Choice(HOLDS),
+    help="How long the guest keeps pages that it hinted from being used. [default: until-queued]",
 )
 @click.option(
     "--dirty-log",
@@ -124,6 +135,8 @@ def migrate(
     rate: float,
     files: Path | None,
     strategy: str,
+    answer: str | None,
+    guest_holds: str | None,
     dirty_log: str,
     max_bandwidth: float | None,
     downtime_limit: float,
@@ -144,6 +157,7 @@ def migrate(
     _check_workload(workload, files)
     _check_place(in_one_loop, to, dirty_log)
     _check_transport(transport, in_one_loop, no_ioeventfd)
+    _check_strategy(strategy, answer, guest_holds, transport=transport, in_order=in_order)
     check_inflate_size(inflate_size, ram_size)
     options = MigrateOptions(
         ram_size=ram_size,
@@ -151,6 +165,8 @@ def migrate(
         files=files,
         rate=rate,
         strategy=strategy,
+        answer=answer or "list",
+        guest_holds=guest_holds or "until-queued",
         dirty_log=dirty_log,
         max_bandwidth=max_bandwidth,
         downtime_limit=downtime_limit,
@@ -192,6 +208,18 @@ def _check_transport(transport: str, in_one_loop: bool, no_ioeventfd: bool) -> N
         raise UserError("--transport vhost-user needs processes; leave out --in-one-loop or --transport")
     if no_ioeventfd:
         raise UserError("over vhost-user every kick is an eventfd; leave out --no-ioeventfd or --transport")
+
+
+def _check_strategy(
+    strategy: str, answer: str | None, guest_holds: str | None, *, transport: str, in_order: bool
+) -> None:
+    if strategy == "none" and (answer or guest_holds):
+        option = "--answer" if answer else "--guest-holds"
+        raise UserError(f"--strategy none asks the guest nothing; leave out {option} or choose another strategy")
+    if strategy in EXIT_STRATEGIES and transport == "vhost-user":
+        raise UserError(f"--strategy {strategy} needs kicks that are exits; leave out --transport vhost-user")
+    if answer == "bitmap" and in_order:
+        raise UserError("a bitmap's request buffer is not used in order; leave out --in-order or --answer bitmap")
 
 
 def _run_in_one_loop(options: MigrateOptions, events: EventStream, on_progress: Callable[[Progress], None]) -> Report:

@@ -16,6 +16,11 @@ PAGE_SIZE = 4096
 _NARROWEST = 52
 _SHOWN_ROUND_COUNT = 12
 
+_HELD = {
+    "nothing": "no page",
+    "until-queued": "pages until they are queued",
+    "until-used": "pages until they are used",
+}
 _IN_WORDS = {
     Outcome.COMPLETED: "the guest goes on at the destination",
     Outcome.MISMATCHED: "the guest was moved, but found pages that are not what it wrote",
@@ -60,6 +65,8 @@ def _facts(report: Report) -> Table:
     if report.strategy:
         over = "" if report.transport == "mmio" else f" over {report.transport}"
         table.add_row("strategy", f"{report.strategy}, {report.ring} ring{over}, {report.dirty_log} dirty log")
+        if report.answer is not None:
+            table.add_row("answer", f"{report.answer}; the guest holds {_HELD.get(report.guest_holds or '', '')}")
     hints = _list(report.hints)
     if hints:
         table.add_row("hints", hints)

@@ -326,22 +326,21 @@ class GuestMemory:
 
         Returns the bytes by which the memory fell that is lent for RAM.
         """
-        returned = self.discard(ranges)
+        before = self._lent_size()
+        self.discard(ranges)
         if self.page_marks is not None:
             for first, end in zip(ranges.first.tolist(), ranges.end.tolist(), strict=True):
                 self.page_marks.mark(first, end)
-        return returned
+        return before - self._lent_size()
 
-    def discard(self, ranges: PageRanges) -> int:
-        """Return pages to the operating system that nobody relies on, and have no dirty log know. Otherwise as above."""
-        before = self._lent_size()
+    def discard(self, ranges: PageRanges) -> None:
+        """Return pages to the operating system that nobody is to rely on: no dirty log is told."""
         for first, end in zip(ranges.first.tolist(), ranges.end.tolist(), strict=True):
             for index, region in enumerate(self.regions):
                 base, limit = int(self._first_pages[index]), int(self._first_pages[index + 1])
                 low, high = max(first, base), min(end, limit)
                 if low < high:
                     region.backing.give_back((low - base) << PAGE_SHIFT, (high - low) << PAGE_SHIFT)
-        return before - self._lent_size()
 
     def _lent_size(self) -> int:
         # Not `resident_size`, which may have to look at each page of RAM. One file may have several regions.

@@ -213,9 +213,12 @@ class _Run:
             limits=Limits(self._options.max_bandwidth, self._options.downtime_limit),
             migration_id=UUID(int=self._options.seed),
             events=self._events.emitter("migrator"),
+            look_for_hints=host.balloon.poll_hints,
+            divided=self._options.has_ioeventfd,
         )
         nursery.start_soon(_take_over, destination)
         nursery.start_soon(self._show, source)
+        nursery.start_soon(source.serve_hints)
         try:
             await source.run()
         except MigrationFailed:

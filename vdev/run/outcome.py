@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from host_migrator import strategies
 from host_migrator.errors import DirtyLogLost, MigrationFailed, MigrationInDoubt
 from host_migrator.figures import SourceFigures
-from host_migrator.strategies import CommandId, NoHints, Strategy
+from host_migrator.strategies import Strategy
 from spec.balloon import PAGE_FRAME_SIZE
 from spec.device import Feature
 from vdev.devices.balloon import BalloonDevice
@@ -31,8 +32,8 @@ _INFLATE_LOOKS = 600
 
 
 def make_strategy(name: str, balloon: BalloonDevice) -> Strategy:
-    """Return the strategy called `name`."""
-    return NoHints() if name == "none" else CommandId(balloon.hinting)
+    """Return the strategy called `name`, which must be one."""
+    return strategies.make_strategy(name, balloon.hinting)
 
 
 async def inflate(balloon: BalloonDevice, size: int, schedule: Schedule) -> None:
@@ -52,7 +53,10 @@ async def inflate(balloon: BalloonDevice, size: int, schedule: Schedule) -> None
 
 def new_report(options: MigrateOptions, dirty_log: str) -> Report:
     """Return the report of a migration that has not begun."""
-    return Report(Outcome.INTERRUPTED, options.strategy, options.ring, dirty_log, transport=options.transport)
+    report = Report(Outcome.INTERRUPTED, options.strategy, options.ring, dirty_log, transport=options.transport)
+    if options.strategy != "none":
+        report.answer, report.guest_holds = options.answer, options.guest_holds
+    return report
 
 
 def outcome_of(error: VdevError) -> Outcome:
@@ -98,7 +102,7 @@ def add_figures(report: Report, figures: SourceFigures, balloon: BalloonDevice) 
     report.rounds = [RoundFigures(each.pages, each.bytes, each.seconds) for each in figures.rounds]
     report.converged = figures.converged
     report.hints = {
-        "applied_pages": balloon.hinting.applied_count,
+        "applied_pages": figures.hinted_count,
         "refused_hints": balloon.hinting.refused_count,
         "violation": str(balloon.violation) if balloon.violation else None,
     }

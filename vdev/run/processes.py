@@ -150,11 +150,14 @@ class _Migration:
             limits=Limits(self._options.max_bandwidth, self._options.downtime_limit),
             resolve=resolve,
             events=self._events.emitter("migrator"),
+            look_for_hints=self._host.balloon.poll_hints,
+            divided=self._options.has_ioeventfd,
         )
         error: VdevError | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._show, source)
+                nursery.start_soon(source.serve_hints)
                 nursery.start_soon(self._cancel_when_guest_ends, nursery.cancel_scope)
                 try:
                     await source.run()

@@ -83,6 +83,10 @@ class Report:
     error: str | None = None
     transport: str = "mmio"
     """What carried the balloon to the guest: mmio or vhost-user."""
+    answer: str | None = None
+    """How the guest says which pages are free, list or bitmap; None when it is not asked."""
+    guest_holds: str | None = None
+    """How long it keeps them from being used: nothing, until-queued or until-used."""
     verified_at: str = "destination"
     """Where the guest that gave the verdict runs: destination, or source after a failed migration."""
     converged: bool = True
@@ -97,6 +101,8 @@ class Report:
         return {
             "outcome": self.outcome,
             "strategy": self.strategy,
+            "answer": self.answer,
+            "guest_holds": self.guest_holds,
             "transport": self.transport,
             "ring": self.ring,
             "dirty_log": self.dirty_log,

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from spec.balloon import BalloonFeature, QueueNumbering
+from host_migrator.strategies import Refresh, refresh_of
+from spec.balloon import BalloonFeature, HintAnswer, QueueNumbering
 from spec.device import Feature, feature_mask
 from vdev.devices.balloon import BalloonDevice
 from vdev.devices.kind import Carrier
@@ -42,7 +43,8 @@ class MachineShape:
 
     `regions` are (guest-physical address, bytes); `ioeventfd` says whether QueueNotify rings an eventfd or is an exit;
     `features` is the mask of its own features that the balloon offers; `numbering` is how its queues are numbered.
-    `transport` is mmio or vhost-user.
+    `transport` is mmio or vhost-user. `hint_answer` is how the balloon is told of free pages, list or bitmap, and
+    `refresh_interval` whether it has a field that says how often.
     """
 
     regions: tuple[tuple[int, int], ...]
@@ -50,6 +52,8 @@ class MachineShape:
     features: int = _ALWAYS_OFFERED
     numbering: str = QueueNumbering.FIXED.value
     transport: str = Carrier.MMIO.value
+    hint_answer: str = HintAnswer.LIST.value
+    refresh_interval: bool = False
 
     @classmethod
     def of_options(cls, options: MigrateOptions) -> "MachineShape":
@@ -58,7 +62,15 @@ class MachineShape:
         if options.free_page_reporting:
             features |= feature_mask(BalloonFeature.PAGE_REPORTING)
         numbering = device_kind("balloon").default("numbering", Carrier(options.transport))
-        return cls(ram_regions(options.ram_size), options.ioeventfd, features, numbering, options.transport)
+        return cls(
+            ram_regions(options.ram_size),
+            options.has_ioeventfd,
+            features,
+            numbering,
+            options.transport,
+            options.answer,
+            refresh_of(options.strategy) is Refresh.INTERVAL,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
@@ -72,6 +84,7 @@ class MachineShape:
             shape = cls(**{**mapping, "regions": regions})
             QueueNumbering(shape.numbering)
             Carrier(shape.transport)
+            HintAnswer(shape.hint_answer)
         except (KeyError, TypeError, ValueError) as error:
             raise UnknownMachine(f"the source describes a machine that this version cannot build: {error}") from error
         return shape
@@ -99,6 +112,8 @@ def build_machine(
         features=shape.features,
         numbering=QueueNumbering(shape.numbering),
         events=events.emitter(f"{name}/balloon"),
+        hint_answer=HintAnswer(shape.hint_answer),
+        refresh_interval_field=shape.refresh_interval,
     )
     on_bus = shape.transport == Carrier.MMIO.value
     machine = Machine(
@@ -136,4 +151,7 @@ def guest_config(options: MigrateOptions, shape: MachineShape, machine: Machine)
         "ring_features": _ring_features(options),
         "numbering": shape.numbering,
         "slot_numbering": shape.numbering,
+        "hint_answer": options.answer,
+        "hint_holds": options.guest_holds,
+        "hint_refresh": refresh_of(options.strategy).value,
     }
