@@ -1,12 +1,14 @@
 """Bugs of who holds what, and until when: the guest its pages, the host its handler, the VM its memory."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
 import trio
 import trio.testing
 from device_setup import BalloonPair, BareBalloon
-from historical_bugs_setup import MIB, PAGE, Bug, Tracking, takes_hints
+from historical_bugs_setup import MIB, PAGE, Bug, begin_migration
 from vhost_user_setup import open_fds
 
 from guest_agent.drivers.balloon import BALLOON_DRIVER_FEATURES, BalloonDriver
@@ -119,13 +121,13 @@ class LeakedNotifier(Bug):
     def check(self):
         bare = BareBalloon()
         self.device = bare.device
-        strategy = CommandId(bare.device.hinting)
-        strategy.set_up(Tracking(bare.memory, bare.device.hinting))
-        strategy.before_sync()
-        strategy.after_sync(running=True)
+        migration = begin_migration(bare.memory, bare.device.hinting)
         bare.registers.reset()
-        strategy.clean_up()
-        assert not takes_hints(bare.device.hinting), "a migration that is over is still with the device"
+        migration.clean_up()
+        over = weakref.ref(migration)
+        del migration
+        gc.collect()
+        assert over() is None, "a migration that is over is still with the device"
 
     def put_back(self, monkeypatch):
         clean_up = CommandId.clean_up

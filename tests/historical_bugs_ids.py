@@ -2,11 +2,10 @@
 
 import numpy as np
 from device_setup import BalloonPair, BareBalloon
-from historical_bugs_setup import MIB, PAGE, Bug, Tracking
+from historical_bugs_setup import MIB, PAGE, Bug, arrived, begin_migration
 
 from guest_agent.drivers.balloon import BALLOON_DRIVER_FEATURES
 from guest_agent.drivers.balloon.area import BalloonArea
-from guest_agent.drivers.balloon.hinting import HINT_ORDER
 from guest_agent.page_database import Owner
 from spec.balloon import BalloonFeature, BalloonQueue
 from spec.device import feature_mask
@@ -23,15 +22,18 @@ class ReplayedId(Bug):
 
     def check(self):
         bare = BareBalloon()
-        move = Tracking(bare.memory, bare.device.hinting)
-        command_id = bare.device.hinting.request()
-        bare.echo(command_id)
+        hinting = bare.device.hinting
+        migration = begin_migration(bare.memory, hinting)
+        bare.echo(hinting.command_id)
         # Collected under this id, then taken back and written to.
         bare.memory.write(4 * MIB, b"needed")
-        move.merge()
-        bare.echo(command_id)
+        hinting.stop()
+        migration.merge()
+        bare.echo(hinting.command_id)
         bare.hint((4 * MIB, PAGE))
-        assert 1024 in move.to_send, "the write to page 1024 is lost: a hint of before the sync was applied after it"
+        assert arrived(migration).read(4 * MIB, 6) == b"needed", (
+            "the write to page 1024 is lost: a hint of before the sync was applied after it"
+        )
 
     def put_back(self, monkeypatch):
         for state in HintState:
@@ -50,15 +52,17 @@ class TornRequest(Bug):
     def check(self):
         bare = BareBalloon()
         hinting = bare.device.hinting
-        move = Tracking(bare.memory, hinting)
-        bare.post(BalloonQueue.FREE_PAGE, hinting.request().to_bytes(4, "little"))
+        migration = begin_migration(bare.memory, hinting)
+        bare.post(BalloonQueue.FREE_PAGE, hinting.command_id.to_bytes(4, "little"))
         bare.post(BalloonQueue.FREE_PAGE, writable=[(4 * MIB, PAGE)])
         bare.memory.write(4 * MIB, b"needed")
         # The handler is due from here on: it may run before or after each step that is one.
         self.handler_runs = lambda: bare.publish(BalloonQueue.FREE_PAGE)
-        move.sync()
+        migration.sync()
         self.handler_runs()
-        assert 1024 in move.to_send, "the write to page 1024 is lost: the old id was taken for the new one"
+        assert arrived(migration).read(4 * MIB, 6) == b"needed", (
+            "the write to page 1024 is lost: the old id was taken for the new one"
+        )
 
     def put_back(self, monkeypatch):
         request = Hinting.request
@@ -79,19 +83,19 @@ class SharedIdBuffer(Bug):
 
     def check(self):
         pair = BalloonPair(defer_kicks=True, features=HINTS_AND_NO_REPORTS)
-        move = Tracking(pair.memory, pair.device.hinting)
-        pair.device.hinting.request()
+        migration = begin_migration(pair.memory, pair.device.hinting)
         pair.driver.handle_interrupt()
         while pair.driver.work():
             pass
-        hinted = pair.guest.allocator.blocks_of(Owner.HINTED).pages
-        assert len(hinted), "the guest has nothing to hint"
-        page = int(hinted[-1])
+        hinted = pair.guest.allocator.blocks_of(Owner.HINTED)
+        assert len(hinted.pages), "the guest has nothing to hint"
+        page, order = int(hinted.pages[-1]), int(hinted.orders[-1])
         # Short of memory, the guest takes a block back and uses it.
         pair.driver.shrink(1)
-        assert pair.guest.allocator.take_free_blocks(HINT_ORDER, len(hinted), Owner.WORKLOAD).tolist() == [page]
-        pair.memory.write(pair.memory.address_of(page), b"needed")
-        move.sync()
+        assert pair.guest.allocator.take_free_blocks(order, 1000, Owner.WORKLOAD).tolist() == [page]
+        address = pair.memory.address_of(page)
+        pair.memory.write(address, b"needed")
+        migration.sync()
         # The device comes to look when the new id has just been queued behind the old id and its hints.
         pair.driver.handle_interrupt()
         queue = pair.driver.queues[BalloonQueue.FREE_PAGE]
@@ -99,7 +103,7 @@ class SharedIdBuffer(Bug):
         while queue.free_count == queued_before:
             assert pair.driver.work(), "the driver announces no new id"
         pair.wire.deliver_kicks()
-        assert page in move.to_send, (
+        assert arrived(migration).read(address, 6) == b"needed", (
             f"the write to page {page} is lost: an id was read that was not the one that was queued"
         )
 

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 from device_setup import BareBalloon, frames
-from historical_bugs_setup import MIB, PAGE, Altered, Bug, Tracking
+from historical_bugs_setup import MIB, PAGE, Altered, Bug, begin_migration
 
 from spec.balloon import BalloonQueue, StatisticTag
 from vdev.devices.balloon import Hinting, inflation, statistics
@@ -20,11 +20,11 @@ HINTS, REPORTS, STATISTICS = BalloonQueue.FREE_PAGE, BalloonQueue.REPORTING, Bal
 
 
 def asked(**options):
-    """Return a device that takes hints, and the migrator's sets."""
+    """Return a device that takes hints, and the migration that they are for."""
     bare = BareBalloon(**options)
-    move = Tracking(bare.memory, bare.device.hinting)
-    bare.echo(bare.device.hinting.request())
-    return bare, move
+    migration = begin_migration(bare.memory, bare.device.hinting)
+    bare.echo(bare.device.hinting.command_id)
+    return bare, migration
 
 
 class FirstSegmentOnly(Bug):
@@ -34,11 +34,11 @@ class FirstSegmentOnly(Bug):
     symptom = "pages that were hinted are still to send"
 
     def check(self):
-        bare, move = asked()
+        bare, migration = asked()
         bare.hint((4 * MIB, PAGE), (8 * MIB, 2 * PAGE), (5 * MIB, PAGE))
-        left = [page for page in (1024, 2048, 2049, 1280) if page in move.to_send]
+        left = [page for page in (1024, 2048, 2049, 1280) if page in migration.to_send]
         assert not left, f"pages that were hinted are still to send: {left}"
-        assert move.to_send.count == bare.memory.page_count - 4, "more left than was hinted"
+        assert migration.to_send.count == bare.memory.page_count - 4, "more left than was hinted"
 
     def put_back(self, monkeypatch):
         handle = Hinting.handle
@@ -64,13 +64,13 @@ class UsedLengthOfOne(Bug):
         self.memory = None
 
     def check(self):
-        bare, move = asked()
+        bare, migration = asked()
         self.memory = bare.memory
         bare.queues[HINTS].collect_batch()
         bare.hint((4 * MIB, 2 * PAGE))
-        assert 1024 not in move.to_send, "the hint was not taken"
-        move.merge()
-        assert 1024 not in move.to_send, "the hinted page 1024 is to send again: it counts as written"
+        assert 1024 not in migration.to_send, "the hint was not taken"
+        migration.merge()
+        assert 1024 not in migration.to_send, "the hinted page 1024 is to send again: it counts as written"
         assert bare.queues[HINTS].collect_batch().written_sizes.tolist() == [0], "the buffer came back as written to"
 
     def put_back(self, monkeypatch):
@@ -223,11 +223,12 @@ class HintPastRam(Bug):
     symptom = "of 4096"
 
     def check(self):
-        bare, move = asked()
+        bare, migration = asked()
         bare.hint((16 * MIB - PAGE, 2 * PAGE))
         assert bare.is_broken, "nobody was told"
-        assert move.to_send.count == bare.memory.page_count, "a hint that is wrong was taken"
-        assert move.count_is_exact(), "the count of what is left is wrong"
+        assert migration.to_send.count == bare.memory.page_count, "a hint that is wrong was taken"
+        bits = int(np.bitwise_count(migration.to_send.words).sum())
+        assert migration.to_send.count == bits, "the count of what is left is wrong"
 
     def put_back(self, monkeypatch):
         def unchecked(memory, addresses, sizes):

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 
-import numpy as np
 import pytest
 
 from host_migrator.dirty_log import CooperativeDirtyLog
-from host_migrator.page_set import PageSet
-from vdev.memory import PageMarks
+from host_migrator.hint_work import HintWork
+from host_migrator.migration import Migration
+from host_migrator.strategies import CommandId
+from vdev.memory import GuestMemory, PageMarks, PrivateBacking, Region
 
 PAGE = 4096
 MIB = 1 << 20
@@ -37,50 +38,28 @@ class Bug(ABC):
         return f"{self.name} ({self.form})" if self.form else self.name
 
 
-class Tracking:
-    """A migrator's two sets, merged by hand: `to_send`, which hints take pages out of, and the dirty log."""
-
-    def __init__(self, memory, hinting):
-        if memory.page_marks is None:
-            memory.page_marks = PageMarks(memory.page_count)
-        self._log = CooperativeDirtyLog(memory.page_marks)
-        self.to_send = PageSet(memory.page_count)
-        self._hinting = hinting
-        self._log.start()
-        self.to_send.fill()
-        hand_hints_to(hinting, self)
-
-    def take(self, ranges):
-        return self.to_send.remove_ranges(ranges)
-
-    __call__ = take
-
-    def answer_ended(self):
-        """Nobody waits for an answer's end."""
-
-    def batch_taken(self):
-        return True
-
-    def merge(self):
-        """Stop the hints and merge the log."""
-        self._hinting.stop()
-        self.to_send.merge(self._log.take())
-
-    def sync(self):
-        """Stop the hints, merge the log, and ask again; return the new id."""
-        self.merge()
-        return self._hinting.request()
-
-    def count_is_exact(self):
-        return self.to_send.count == int(np.bitwise_count(self.to_send.words).sum())
+def begin_migration(memory, hinting):
+    """Begin a migration of `memory` with the core and the strategy that are shipped; the guest is asked for hints."""
+    if memory.page_marks is None:
+        memory.page_marks = PageMarks(memory.page_count)
+    migration = Migration(memory, CooperativeDirtyLog(memory.page_marks), CommandId(hinting))
+    migration.start(HintWork(migration))
+    return migration
 
 
-def hand_hints_to(hinting, taker):
-    setattr(hinting, "taker" if hasattr(hinting, "taker") else "sink", taker)
-
-
-def takes_hints(hinting):
-    return (hinting.taker if hasattr(hinting, "taker") else hinting.sink) is not None
+def arrived(migration):
+    """Send what is to be sent, stop the guest, send the rest; return the destination's RAM."""
+    there = GuestMemory(
+        [Region(region.guest_address, PrivateBacking(region.size)) for region in migration.memory.regions]
+    )
+    for following in (migration.stop, migration.complete):
+        while migration.next_page() is not None:
+            for address in migration.memory.addresses_of(migration.take(1 << 20)).tolist():
+                there.write(address, migration.memory.read(address, PAGE))
+            migration.sent()
+        following()
+    migration.clean_up()
+    return there
 
 
 class Altered:
