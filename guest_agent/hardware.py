@@ -98,6 +98,8 @@ class Hardware:
         self.trace = None if description["trace"] is None else fds[description["trace"]]
         self._regions = [(region["address"], region["size"], fds[region["fd"]]) for region in description["regions"]]
         self._marks_fd = None if description["marks"] is None else fds[description["marks"]]
+        self.gates = [socket.socket(fileno=fds[gate]) for gate in description["gates"]]
+        """Where a guest that takes part in a schedule asks for its turns: one for each vCPU."""
         self._slots = [(slot["device_id"], socket.socket(fileno=fds[slot["fd"]])) for slot in description["vhost_user"]]
         self._write_protect: bool = description["write_protect"]
         self._write_protect_fds: list[int] = []

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from construct import Int8ul, Int64ul, Padding, Struct
 
-__all__ = ["EXIT", "MAX_FD_COUNT", "MAX_MESSAGE_SIZE", "REPLY", "ExitKind", "ReplyKind"]
+__all__ = ["EXIT", "GateWord", "MAX_FD_COUNT", "MAX_MESSAGE_SIZE", "REPLY", "ExitKind", "ReplyKind"]
 
 MAX_FD_COUNT = 250
 """File descriptors that one datagram can carry (SCM_MAX_FD is 253)."""
@@ -48,6 +48,19 @@ class ReplyKind(IntEnum):
     RUN = 4
     VERIFY = 5
     END = 6
+
+
+class GateWord(IntEnum):
+    """What is said at a gate, one byte a datagram: a vCPU that takes part in a schedule asks before each act."""
+
+    ASK = 1
+    """The vCPU is at its next act."""
+    GO = 2
+    """From the host: it may make it."""
+    MADE = 3
+    """The act is over."""
+    FAULT = 4
+    """The act is not possible. One line of text follows the byte."""
 
 
 EXIT = "exit" / Struct("kind" / Int8ul, "size" / Int8ul, Padding(6), "address" / Int64ul, "value" / Int64ul)

@@ -105,10 +105,12 @@ def describe_hardware(
     write_protect: bool,
     trace_fd: int | None,
     vhost_user: Sequence[tuple[int, int]] = (),
+    gates: Sequence[int] = (),
 ) -> tuple[dict[str, Any], list[int]]:
     """Return the hardware as JSON, in which a file descriptor is its place in the list that is returned with it.
 
     `vhost_user` has, for each device that a back end serves, its device id and a socket connected to the back end.
+    `gates` are sockets at which the vCPUs ask for their turns.
     """
     fds: list[int] = []
 
@@ -135,6 +137,7 @@ def describe_hardware(
         "ioeventfds": doorbells,
         "write_protect": write_protect,
         "trace": place(trace_fd),
+        "gates": [place(fd) for fd in gates],
         "vhost_user": [{"device_id": device_id, "fd": place(fd)} for device_id, fd in vhost_user],
     }
     if len(fds) > MAX_FD_COUNT:

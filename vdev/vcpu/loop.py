@@ -38,7 +38,7 @@ class LoopExits:
     """Exits that are plain calls into the host, except where an ioeventfd is."""
 
     def __init__(
-        self, read: Callable[[int, int], int], write: Callable[[int, int, int], None], ioeventfds: IoEventfds
+        self, read: Callable[[int, int], int], write: Callable[[int, int, int], object], ioeventfds: IoEventfds
     ) -> None:
         self.read = read
         self._write = write

@@ -35,7 +35,8 @@ _HALTED = (Running.READY, Running.HALTED)
 class ProcessVcpu:
     """One guest process with its hardware. Make it with `plug_in`; run `serve_exits` in a nursery while it lives.
 
-    `read` and `write` handle a register access, by guest-physical address. Waiting for the guest raises
+    `read` and `write` handle a register access, by guest-physical address; a write whose handling takes longer gives an
+    event, and the vCPU stays in its exit until that is set. Waiting for the guest raises
     GuestNotResponding after `halt_patience` seconds, and `work_patience` for what takes longer the more RAM there is.
     """
 
@@ -46,7 +47,7 @@ class ProcessVcpu:
         pause: EventfdDoorbell,
         region_count: int,
         read: Callable[[int, int], int],
-        write: Callable[[int, int, int], None],
+        write: Callable[[int, int, int], trio.Event | None],
         events: Emitter = SILENT,
         *,
         halt_patience: float = _HALT_PATIENCE,
@@ -83,11 +84,12 @@ class ProcessVcpu:
         ram: SharedRam,
         *,
         read: Callable[[int, int], int],
-        write: Callable[[int, int, int], None],
+        write: Callable[[int, int, int], trio.Event | None],
         ioeventfds: Mapping[IoEventfdMatch, Doorbell],
         write_protect: bool,
         trace_fd: int | None = None,
         vhost_user: Sequence[tuple[int, int]] = (),
+        gates: Sequence[int] = (),
         events: Emitter = SILENT,
     ) -> "ProcessVcpu":
         """Give a guest process that is up its hardware: RAM, and doorbells both ways.
@@ -95,10 +97,11 @@ class ProcessVcpu:
         `ioeventfds` maps a write of a QueueNotify register to the doorbell that is rung instead of an exit.
         `write_protect` registers RAM for the kernel's dirty log. Events of the guest are written as JSON lines to
         `trace_fd`. `vhost_user` has the device id and a connected socket for each device that a back end serves; the
-        descriptors stay the caller's. Raises GuestDied if the process has ended.
+        descriptors stay the caller's. `gates` are sockets at which the vCPUs ask for their turns. Raises GuestDied if the
+        process has ended.
         """
         interrupt, pause = EventfdDoorbell(), EventfdDoorbell()
-        hardware, fds = describe_hardware(ram, interrupt, pause, ioeventfds, write_protect, trace_fd, vhost_user)
+        hardware, fds = describe_hardware(ram, interrupt, pause, ioeventfds, write_protect, trace_fd, vhost_user, gates)
         try:
             socket.send_fds(guest.exits, [json.dumps(hardware).encode()], fds)
         except OSError as error:
@@ -120,7 +123,7 @@ class ProcessVcpu:
                 if not message:
                     break
                 try:
-                    self._handle(parse_exit(message))
+                    await self._handle(parse_exit(message))
                 except ExitViolation as violation:
                     self.condemn(f"broke the protocol of exits: {violation}")
                     break
@@ -139,7 +142,7 @@ class ProcessVcpu:
         if self.process.returncode is None:
             self.process.kill()
 
-    def _handle(self, guest_exit: Exit) -> None:
+    async def _handle(self, guest_exit: Exit) -> None:
         kind = guest_exit.kind
         if kind not in EXPECTED[self._state]:
             raise ExitViolation(f"it sent {kind.name} while it was {self._state.value}")
@@ -147,7 +150,9 @@ class ProcessVcpu:
             case ExitKind.REGISTER_READ:
                 self._reply(ReplyKind.VALUE, self._read(guest_exit.address, guest_exit.size))
             case ExitKind.REGISTER_WRITE:
-                self._write(guest_exit.address, guest_exit.size, guest_exit.value)
+                pending = self._write(guest_exit.address, guest_exit.size, guest_exit.value)
+                if pending is not None:
+                    await pending.wait()
                 self._reply(ReplyKind.VALUE)
             case ExitKind.FAULT:
                 self._fault = " ".join(guest_exit.body.decode(errors="replace").split())
