@@ -12,6 +12,8 @@ SHAPES = [
     {"batches": True},
     {"segments": 2},
     {"segments": 2, "indirect": True},
+    {"in_order": True},
+    {"in_order": True, "batches": True},
 ]
 ARMED = {"driver": "armed", "device": "until-empty"}
 WAYS = [

@@ -6,6 +6,7 @@ from vdev.race.rings.scenario import RingScenario
 from vdev.race.rings.schedule_file import RingSchedule, format_ring_schedule, parse_ring_schedule, ring_schedule_of
 from vdev.race.rings.search import search
 from vdev.race.rings.verdict import RingFinding, RingStep, RingVerdict
+from vdev.race.rings.ways import default_scenarios
 
 __all__ = [
     "RingFinding",
@@ -13,6 +14,7 @@ __all__ = [
     "RingSchedule",
     "RingStep",
     "RingVerdict",
+    "default_scenarios",
     "format_ring_schedule",
     "parse_ring_schedule",
     "replay",

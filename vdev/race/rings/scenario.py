@@ -36,6 +36,7 @@ class RingScenario:
     buffers: int = 2
     segments: int = 1
     indirect: bool = False
+    in_order: bool = False
     batches: bool = False
     driver: str = "sleeping"
     device: str = "notify"
@@ -61,6 +62,7 @@ class RingScenario:
         """The mask of negotiated features."""
         bits = [Feature.VERSION_1]
         bits += [Feature.EVENT_IDX] * self.event_idx + [Feature.INDIRECT_DESC] * self.indirect
+        bits += [Feature.IN_ORDER] * self.in_order
         return feature_mask(*bits, *[Feature.RING_PACKED] * (self.format == "packed"))
 
     @property
@@ -70,7 +72,7 @@ class RingScenario:
         parts = [self.format, f"{self.buffers}-in-{self.size}"]
         parts += [] if self.event_idx else ["flags"]
         parts += [f"{self.segments}-segments"] * (self.segments > 1)
-        parts += ["indirect"] * self.indirect + ["batches"] * self.batches
+        parts += ["indirect"] * self.indirect + ["in-order"] * self.in_order + ["batches"] * self.batches
         parts += [
             getattr(self, name)
             for name in ("driver", "device", "publishing")
@@ -85,6 +87,7 @@ class RingScenario:
         )
         ring += f"{' in indirect tables' if self.indirect else ''} through a {self.format} ring of {self.size}"
         ring += f"{f' from {self.start} on' if self.start else ''}, {'EVENT_IDX' if self.event_idx else 'flags'}"
+        ring += ", IN_ORDER" if self.in_order else ""
         ring += f", published {'one by one' if self.publishing == 'each' else 'together'}"
         return f"{ring}, {self.driver} driver, {self.device} device{', in batches' if self.batches else ''}"
 
