@@ -10,7 +10,7 @@ from vdev.device import Device
 from vdev.errors import DriverViolation, VdevError
 from vdev.memory import GuestMemory
 from vdev.race.rings.scenario import RingScenario
-from vdev.virtqueue import Chain, DeviceQueue, Segment
+from vdev.virtqueue import Chain, DeviceQueue
 
 __all__ = ["Buffer", "Steps", "Wrong", "serve", "use"]
 
@@ -50,13 +50,12 @@ class Buffer:
         # Every other one is written completely: with IN_ORDER its used entry may be left out.
         self.written_size = 1 + number % 16 if number & 1 else 16 + number
 
-    def check(self, chain: Chain) -> None:
-        """Raise Wrong if the device popped anything else."""
-        expected = tuple(Segment(*pair) for pair in self.readable), tuple(Segment(*pair) for pair in self.writable)
-        if (chain.readable, chain.writable) != expected:
-            raise Wrong(
-                "wrong buffer", f"the driver added {expected}, and the device popped {(chain.readable, chain.writable)}"
-            )
+    def __str__(self) -> str:
+        return f"buffer {self.token - 1}, {self.readable} and {self.writable}"
+
+    def is_in(self, chain: Chain) -> bool:
+        """Say whether this is what the device popped."""
+        return [*chain.readable] == self.readable and [*chain.writable] == self.writable
 
 
 # The driver
@@ -200,12 +199,19 @@ class _EchoDevice(Device):
 
     def _found(self, chain: Chain) -> int:
         """Check a popped buffer; returns how many bytes are said to be written."""
-        if self.served_count == self._scenario.buffers:
-            raise Wrong("buffer twice", f"the device popped {self.served_count + 1} buffers of {self.served_count}")
-        expected = Buffer(self._scenario, self.served_count)
-        expected.check(chain)
+        number = self.served_count
+        for earlier in range(number):
+            if Buffer(self._scenario, earlier).is_in(chain):
+                raise Wrong("buffer twice", f"the device popped buffer {earlier} again")
+        expected = Buffer(self._scenario, number)
+        if not expected.is_in(chain):
+            raise Wrong("wrong buffer", f"the driver added {expected}, and the device popped {_told(chain)}")
         self.served_count += 1
         return expected.written_size
+
+
+def _told(chain: Chain) -> str:
+    return f"{list(map(tuple, chain.readable))} and {list(map(tuple, chain.writable))}"
 
 
 def serve(scenario: RingScenario, memory: GuestMemory, queue: DeviceQueue, steps: Steps) -> None:
