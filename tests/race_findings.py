@@ -5,7 +5,7 @@ from dataclasses import replace
 from vdev.race.combination import Bound, Combination
 from vdev.race.verdict import Act, Finding, Hint, Moment, PageView, Verdict
 
-FIRST_ID = 0x8000_0001
+FIRST_ID = 0x8000_0000
 
 
 class Recorder:

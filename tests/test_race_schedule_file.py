@@ -115,6 +115,7 @@ REFUSALS = {
         "file:5: lost: give pages of 0 to 1, or nothing",
     ),
     "nothing known of what is lost": ("pages: 2", "pages: 2\nlost:", "file:5: lost: give pages of 0 to 1, or nothing"),
+    "an unknown invariant": ("pages: 2", "pages: 2\nbreaks: glass", "file:5: nobody knows the invariant 'glass'"),
     "no acts": ("migrator: start\nvcpu 1: write 1\n", "", "there are no acts"),
 }
 

@@ -9,6 +9,7 @@ from vdev.cli.control import control
 from vdev.cli.drive import drive
 from vdev.cli.migrate import migrate
 from vdev.cli.one_line import run_command
+from vdev.cli.race import race
 from vdev.cli.receive import receive
 from vdev.cli.serve import serve
 
@@ -34,6 +35,7 @@ def vdev(ctx: click.Context) -> None:
 vdev.add_command(drive)
 vdev.add_command(migrate)
 vdev.add_command(receive)
+vdev.add_command(race)
 vdev.add_command(serve)
 vdev.add_command(control)
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from vdev.errors import UserError
 from vdev.race.acts import ACTORS, parse_act
 from vdev.race.combination import DIMENSIONS, Bound, Combination
+from vdev.race.invariants import INVARIANTS
 from vdev.race.lessons import STRATEGIES
 from vdev.race.verdict import Act, Finding
 
@@ -177,7 +178,7 @@ class _Reader:
         if not self._acts:
             raise self._refusal("there are no acts", self._line)
         acts = tuple(act for act, _ in self._acts)
-        return Schedule(combination, bound, acts, self._lost(bound), self._values.get("breaks", (None, 0))[0])
+        return Schedule(combination, bound, acts, self._lost(bound), self._breaks())
 
     def _combination(self) -> Combination:
         if "strategy" not in self._values:
@@ -205,6 +206,14 @@ class _Reader:
             except (ValueError, UserError) as error:
                 raise self._refusal(str(error), line) from error
         return bound
+
+    def _breaks(self) -> str | None:
+        if "breaks" not in self._values:
+            return None
+        value, line = self._values["breaks"]
+        if value not in INVARIANTS:
+            raise self._refusal(f"nobody knows the invariant {_shown(value)}", line)
+        return value
 
     def _lost(self, bound: Bound) -> tuple[int, ...] | None:
         if "lost" not in self._values:

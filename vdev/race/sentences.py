@@ -18,12 +18,12 @@ def name_pages(pages: Iterable[int]) -> str:
 
 
 def name_id(value: int) -> str:
-    """Return what the configuration shows in words: the host counts its ids up from 0x80000000."""
+    """Return what the configuration shows in words: STOP, DONE, or "id 1" for the first that the host gives."""
     if value == CommandId.STOP:
         return "STOP"
     if value == CommandId.DONE:
         return "DONE"
-    return f"id {value - FIRST_COMMAND_ID if value > FIRST_COMMAND_ID else value}"
+    return f"id {value - FIRST_COMMAND_ID + 1 if value >= FIRST_COMMAND_ID else value}"
 
 
 def describe_step(step: Step, combination: Combination) -> str:
@@ -196,7 +196,9 @@ def _take(step: Step, combination: Combination) -> str:
 
 def _send(step: Step, _: Combination) -> str:
     page = step.moment.act.page or 0
-    return f"sends page {page}: the destination has version {step.after[page].destination}"
+    version = step.after[page].destination
+    has = f"the destination has version {version}" if version else "nobody has written it yet"
+    return f"sends page {page}: {has}"
 
 
 def _stop(step: Step, combination: Combination) -> str:
