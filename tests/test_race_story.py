@@ -82,6 +82,16 @@ def test_a_broken_invariant_without_a_loss_has_a_story():
     assert "Step b) breaks 4 log-before-request; no page is lost by it here." in text
 
 
+def test_an_invariant_that_stays_broken_is_named_once():
+    r = Recorder(Combination("block-bulk", effect="discard"), Bound())
+    r.act("migrator", "start", syncs=1)
+    r.act("handler", "handle", broken=("8 source-untouched",))
+    r.act("migrator", "stop", broken=("8 source-untouched", "11 progress"))
+    told = " ".join(tell(r.finding()).split())
+    assert told.count("source-untouched") == 1
+    assert "[breaks 11 progress]" in told
+
+
 @pytest.mark.parametrize("finding", STORIES, ids=lambda finding: str(len(finding.moments)))
 def test_json_has_the_whole_verdict(finding):
     broken = {"1 no-sync-between": finding}

@@ -31,7 +31,9 @@ def describe_step(step: Step, combination: Combination) -> str:
     act = step.moment.act
     words = _WORDS.get((act.actor.split(" ")[0], act.name))
     said = words(step, combination) if words else act.name
-    broken = f" [breaks {', '.join(step.moment.broken)}]" if step.moment.broken else ""
+    known = step.earlier.broken if step.earlier else ()
+    news = [name for name in step.moment.broken if name not in known]
+    broken = f" [breaks {', '.join(news)}]" if news else ""
     return f"{act.actor} {said}{broken}"
 
 
@@ -197,7 +199,8 @@ def _take(step: Step, combination: Combination) -> str:
 def _send(step: Step, _: Combination) -> str:
     page = step.moment.act.page or 0
     version = step.after[page].destination
-    has = f"the destination has version {version}" if version else "nobody has written it yet"
+    empty = "nothing is left of it" if step.after[page].wanted else "nobody has written it yet"
+    has = f"the destination has version {version}" if version else empty
     return f"sends page {page}: {has}"
 
 
