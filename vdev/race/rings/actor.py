@@ -19,7 +19,7 @@ from vdev.race.rings.programs import Wrong
 __all__ = ["Actor", "Execution", "Kind", "Point"]
 
 _LOAD_LIMIT = 4_000
-"""Loads of one execution: code that does more between two equal states does not come to an end."""
+"""Loads of one execution, a few times what 64 buffers need: code that does more does not come to an end."""
 
 
 class Kind(IntEnum):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from spec.split_ring import DESCRIPTOR, available_ring, used_ring
 from vdev.memory import PAGE_SIZE
 from vdev.race.rings.scenario import RingScenario
 
-__all__ = ["AREA", "Field", "Layout", "layout_of"]
+__all__ = ["AREA", "Field", "Layout"]
 
 AREA = PAGE_SIZE
 """Where the queue's area stands in guest RAM; the page below holds the buffers."""
@@ -115,9 +114,3 @@ def _fields(dtype: np.dtype[Any], offset: int, name: str) -> Iterator[Field]:
             yield from _fields(inner, offset + at, f"{name}.{part}")
     else:
         yield Field(offset, dtype.itemsize, name)
-
-
-@cache
-def layout_of(scenario: RingScenario) -> Layout:
-    """Return the layout of a scenario."""
-    return Layout(scenario)
