@@ -1,5 +1,6 @@
 """docs/strategies.md: the whole table of a sweep, and what each row teaches."""
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from vdev.race.combination import DIMENSIONS, Bound, Combination
@@ -9,6 +10,7 @@ from vdev.race.verdict import Verdict
 
 __all__ = ["cell", "page_of_sweep", "row_name"]
 
+_WIDTH = 120
 _HEAD = """\
 # Which strategy loses a page, and when
 
@@ -39,7 +41,7 @@ and not the only ones."""
 def page_of_sweep(verdicts: Sequence[Verdict], bound: Bound) -> str:
     """Return the document for the verdicts of a sweep."""
     usual = ", ".join(f"{name.replace('_', ' ')} {values[0]}" for name, values in DIMENSIONS.items())
-    parts = [_HEAD.format(bound=bound, usual=usual, invariants=_INVARIANTS)]
+    parts = [_filled(_HEAD.format(bound=bound, usual=usual, invariants=_INVARIANTS))]
     parts.append(f"## In short\n\n{_overview(verdicts)}")
     for strategy, lesson in LESSONS.items():
         rows = [verdict for verdict in verdicts if verdict.combination.strategy == strategy]
@@ -67,6 +69,17 @@ def row_name(combination: Combination) -> str:
     return f"{combination.answer}, {', '.join([combination.holds, *unusual])}"
 
 
+def _filled(text: str) -> str:
+    """Break the long lines of paragraphs; code stays as it is."""
+    blocks = text.split("\n\n")
+    return "\n\n".join(_fill(block) if block[:3] not in ("```", "<!-") else block for block in blocks)
+
+
+def _fill(block: str) -> str:
+    end = "\n" if block.endswith("\n") else ""
+    return textwrap.fill(block, _WIDTH, break_on_hyphens=False, break_long_words=False) + end
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
@@ -91,7 +104,7 @@ def _overview(verdicts: Sequence[Verdict]) -> str:
 
 
 def _section(strategy: str, lesson: str, verdicts: Sequence[Verdict]) -> Iterator[str]:
-    yield f"## {strategy}\n\n{lesson}\n"
+    yield _filled(f"## {strategy}\n\n{lesson}\n")
     yield from _table(("combination", *DIMENSIONS["dirty_log"]), _rows(verdicts))
     yield ""
     invariants = sorted({name for verdict in verdicts if not verdict.is_broken for name in verdict.broken_invariants})
@@ -122,5 +135,5 @@ def _shortest(strategy: str, losses: Sequence[Verdict]) -> Iterator[str]:
         yield "The shortest loss with everything usual:\n"
     else:
         dimensions = describe_combination(shown.combination)
-        yield f"With everything usual nothing is lost. The shortest loss is with {dimensions}:\n"
+        yield _filled(f"With everything usual nothing is lost. The shortest loss is with {dimensions}:\n")
     yield f"```text\n{tell(shown.loss)}```\n"
