@@ -4,6 +4,7 @@
 # make peers   fetch the real guests and devices that some tests work with (Debian packages, once)
 # make lint    format, lint, types, import rules
 # make docs    write the tables of the code into the documents
+# make strategies  explore every strategy in the lab and write docs/strategies.md (ten minutes on two cores)
 # make bench   figures beside each other
 # make clean   remove what this file made
 
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
 .NOTPARALLEL:
-.PHONY: help demo test coverage peers lint docs bench clean
+.PHONY: help demo test coverage peers lint docs strategies bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -44,11 +45,14 @@ lint: $(VENV)/.has-lint
 docs: $(VENV)/.has-vdev
 	$(BIN)/python docs/tables.py
 
+strategies: $(VENV)/.has-vdev
+	$(BIN)/vdev race --all --out race-results --markdown docs/strategies.md
+
 bench: $(VENV)/.has-test
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 clean:
-	rm -rf $(VENV) dist build .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) dist build race-results .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make a second run quick, and quiet without a network.
