@@ -64,4 +64,4 @@ class DriverArea:
         self.store_bytes("reason", why.encode())
 
     def _mark_state(self) -> None:
-        self.memory.mark_written(self.address, self.layout.sizeof())
+        self.memory.mark_written(self.address, self._state.nbytes)

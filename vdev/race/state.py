@@ -28,6 +28,7 @@ State = tuple[Any, ...]
 """One copy. Only MachineState knows what is in it."""
 
 _SCALARS = (int, float, str, bytes, type(None), Enum, np.generic, range)
+_PLAIN = frozenset((int, bool, float, str, bytes, type(None), tuple))
 _OPAQUE = (
     FunctionType,
     BuiltinFunctionType,
@@ -90,9 +91,9 @@ class _Walk:
         elif _is_record(value):
             yield from (getattr(value, name) for name in type(value).__dataclass_fields__)
         elif hasattr(value, "__dict__"):
-            if vars(value):
-                self.objects.append(value)
-                yield from vars(value).values()
+            # One without a field cannot change: it is copied for free.
+            self.objects.append(value)
+            yield from vars(value).values()
         else:
             raise TypeError(f"a machine's state cannot have a {type(value).__name__} in it: its fields are not known")
 
@@ -195,7 +196,9 @@ class MachineState:
         return type(container)(self._copy_value(value) for value in container)
 
     def _must_copy(self, value: Any) -> bool:
-        return isinstance(value, _CONTAINERS) and id(value) not in self._static
+        if value.__class__ in _PLAIN or id(value) in self._static:
+            return False
+        return self._copy_value(value) is not value
 
     def _copy_value(self, value: Any) -> Any:
         """Return a value as it can be kept: a container that came later than the walk is copied too."""

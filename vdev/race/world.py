@@ -147,7 +147,14 @@ class World:
         spans.append(self.marks.marks.data)
         self._record = self.memory.byte_view(*self.guest.record_span)
         roots = (self.now, self.guest, self.device, self.handler, self.migration, self.watch)
-        self._state = MachineState(roots, spans, ignored=(self, self.memory, self.migration.memory))
+        self._state = MachineState(roots, spans, ignored=self._unchanging())
+
+    def _unchanging(self) -> tuple[object, ...]:
+        """Return what need not be copied: all that the driver knows is in guest RAM, and only hints are asked for."""
+        device = self.device
+        others = (queue for queue in device.queues.values() if queue is not self.handler.queue)
+        parts = (device.inflation, device.memory_statistics, device.reporting, *others)
+        return (self, self.memory, self.migration.memory, self.guest.driver, *parts)
 
     # What the device does to the guest
 
@@ -208,7 +215,7 @@ class World:
     def do(self, act: Act) -> None:
         """Do one of the acts that are enabled."""
         self._is_captured = False
-        self.watch.broken = set()
+        self.watch.broken.clear()
         if act.actor == HANDLER:
             self._do_handler(act.name)
         elif act.actor == MIGRATOR:
