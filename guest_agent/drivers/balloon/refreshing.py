@@ -12,6 +12,9 @@ __all__ = ["NO_REQUEST", "HintRefresher"]
 NO_REQUEST = (CommandId.STOP, CommandId.DONE)
 """Values of free_page_hint_cmd_id that ask for nothing."""
 
+_REST_MS = 5
+"""Between two answers to a device that consumes at once; without it the driver would do nothing else."""
+
 
 class HintRefresher:
     """Time comes in with `tick`. With single steps it plays no part: an interval is over when an answer is of use."""
@@ -36,8 +39,8 @@ class HintRefresher:
     def tick(self, now: float) -> float:
         """Look whether the interval is over, at `now` in seconds; return in how many it will be."""
         area = self._area
-        interval = area["refresh_interval"]
-        if self._refresh is not HintRefresh.INTERVAL or not interval or area["current_id"] in NO_REQUEST:
+        interval = self._interval
+        if not interval or area["current_id"] in NO_REQUEST:
             return math.inf
         now_ms = int(now * 1000)
         # Never further away than one interval: the clock is another one after a migration.
@@ -49,13 +52,23 @@ class HintRefresher:
         return (at - now_ms) / 1000
 
     @property
+    def _interval(self) -> int:
+        match self._refresh:
+            case HintRefresh.INTERVAL:
+                return int(self._area["refresh_interval"])
+            case HintRefresh.CONSUMED:
+                return _REST_MS
+        return 0
+
+    @property
     def is_due(self) -> bool:
         """Whether it is time for another answer."""
+        is_time = self._is_timeless or bool(self._area["refresh_due"])
         match self._refresh:
             case HintRefresh.INTERVAL if self._area["refresh_interval"]:
-                return self._is_useful() if self._is_timeless else bool(self._area["refresh_due"])
+                return is_time and (not self._is_timeless or self._is_useful())
             case HintRefresh.CONSUMED:
-                return self.is_consumed and self._is_useful()
+                return is_time and self.is_consumed and self._is_useful()
         return False
 
     @property
