@@ -241,6 +241,8 @@ class BareBalloon:
         self.registers = MmioDriver(self.wire, BASE)
         self.registers.acknowledge_device()
         features = Ring.masked(features)
+        if hint_answer is HintAnswer.BITMAP:
+            features &= ~feature_mask(Feature.IN_ORDER)
         self.registers.accept_features(features)
         if poison_value is not None:
             self.registers.write_config(CONFIG, "poison_val", poison_value)

@@ -57,6 +57,17 @@ class AllocatorAgainstModel(RuleBasedStateMachine):
     def take_free_blocks(self, order, limit, owner):
         self._took(self.allocator.take_free_blocks(order, limit, owner), order, limit, owner)
 
+    @rule(order=st.integers(0, 10), first=st.integers(0, 6000), limit=st.integers(1, 40))
+    def find_free_blocks(self, order, first, limit):
+        size = 1 << order
+        expected = [
+            page
+            for head, larger in sorted(self.model.free_blocks().items())
+            for page in range(head, head + (1 << larger), size)
+            if larger >= order and page >= first
+        ]
+        assert self.allocator.find_free_blocks(order, first, limit).tolist() == expected[:limit]
+
     def _took(self, pages, order, limit, owner):
         assert len(pages) == min(limit, self.model.most_blocks(order))
         assert len(set(pages.tolist())) == len(pages)

@@ -5,6 +5,7 @@ import math
 import pytest
 from guest_setup import memory_of
 
+from guest_agent.drivers.balloon import HintBehaviour
 from guest_agent.kernel import Guest, GuestConfig
 from vdev.errors import UserError
 
@@ -115,11 +116,30 @@ class TestDriversAndWorkload:
         assert 40 <= guest.operation_count <= 60
         assert 40 <= driver.log.count("work") <= 60
 
+    def test_an_interval_is_kept_although_housekeeping_is_less_often(self):
+        class Timed(self.Driver):
+            def housekeep(self, now):
+                self.log.append(now)
+                return 0.01
+
+        guest = guest_at(0)
+        driver = Timed(0)
+        guest._devices.drivers.append(driver)
+        now = 0.0
+        while now < 0.5:
+            now += guest.step(now) or 0.0001
+        assert 25 <= len([entry for entry in driver.log if entry != "work"]) <= 35
+
 
 class TestConfig:
     def test_it_is_json_both_ways(self):
         config = GuestConfig(workload="files", files="/srv", mmio_addresses=(0xFEB0_0000,), poison_value=3)
         assert GuestConfig.from_json(config.to_json()) == config
+
+    def test_how_hints_are_given_reaches_the_drivers_of_the_bus_and_of_slots(self):
+        config = GuestConfig.from_json({"hint_answer": "bitmap", "hint_holds": "until-used", "hint_order": 0})
+        expected = HintBehaviour.of(answer="bitmap", holds="until-used", order=0)
+        assert config.device_options.hint_behaviour == config.slot_options.hint_behaviour == expected
 
     def test_what_is_not_said_has_its_default(self):
         assert GuestConfig.from_json({"seed": 4}) == GuestConfig(seed=4)
@@ -134,6 +154,10 @@ class TestConfig:
             ({"low_water": 0.9}, "water marks"),
             ({"poison_value": 1 << 32}, "32 bits"),
             ({"numbering": "roman"}, "numbering 'roman'"),
+            ({"hint_answer": "poem"}, "answer 'poem'; choose one of list, bitmap"),
+            ({"hint_holds": "for ever"}, "holds 'for ever'; choose one of nothing, until-queued, until-used"),
+            ({"hint_order": 11}, "order 11; give 0 to 10"),
+            ({"hint_batch": "many"}, "wrong kind"),
             ({"colour": 1}, "no setting colour"),
             ({"rate": "fast"}, "wrong kind"),
         ],

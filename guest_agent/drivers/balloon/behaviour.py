@@ -54,7 +54,7 @@ class HintRefresh(Enum):
     INTERVAL = "interval"
     """Each time when as many milliseconds have passed as the device's configuration says (CONFIG_WITH_INTERVAL)."""
     CONSUMED = "consumed"
-    """Each time when the device has given back every buffer of the last answer."""
+    """Each time when the device has given back every buffer of the last answer, after a short rest."""
 
 
 _AnyEnum = TypeVar("_AnyEnum", bound=Enum)
