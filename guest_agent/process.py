@@ -8,6 +8,8 @@ import time
 
 from guest_agent.hardware import Hardware, HostGone, ProcessExits
 from guest_agent.kernel import Guest, GuestConfig
+from guest_agent.lane import is_lane_state
+from guest_agent.lane_process import be_lane_guest
 from spec.exits import ExitKind, ReplyKind
 from vdev.errors import VdevError
 from vdev.events import SILENT, CallHandled, Emitter
@@ -45,6 +47,9 @@ def _run_guest(hardware: Hardware, exits: ProcessExits, events: Emitter) -> None
     }
     reply, body = exits.halt(ExitKind.READY, json.dumps(ready).encode())
     if reply is ReplyKind.END:
+        return
+    if hardware.gates or is_lane_state(body):
+        be_lane_guest(hardware, memory, exits, body)
         return
     slots = hardware.connect_slots(memory, events)
     if reply is ReplyKind.BOOT:

@@ -98,7 +98,9 @@ class Sleeper:
 
 
 def test_an_actor_that_is_at_another_act_is_told_so():
-    with pytest.RaisesGroup(pytest.RaisesExc(ScheduleMisfit, match=r"act 1 of 2, 'a: 2': a is at 'a: 1'")):
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(ScheduleMisfit, match=r"act 1 of 2, 'a: 2': nobody is at it, but at 'a: 1', 'b: 1'")
+    ):
         replay(acts_of("a: 2, b: 1"), Walker("a", "1"), Walker("b", "1"))
 
 

@@ -16,7 +16,7 @@ import trio.testing
 from vdev.errors import VdevError
 from vdev.race.verdict import Act
 
-__all__ = ["ActGate", "Intention", "Next", "ScheduleMisfit", "Turn"]
+__all__ = ["ActGate", "FreeActors", "Intention", "Next", "ScheduleMisfit", "Turn"]
 
 _MOST_GRANTS = 100
 """Turns that one act may take: some are spent on an interrupt first."""
@@ -79,6 +79,8 @@ class ActGate:
         self._numbers = itertools.count()
         self._granted: tuple[str, Next] | None = None
         self._is_over = True
+        self._is_open = False
+        self._has_begun = True
         self._grant_count = 0
         self._wake_count = 0
         self._changed = trio.Event()
@@ -96,6 +98,9 @@ class ActGate:
 
     async def turn(self, actor: str) -> None:
         """Park until `actor` may act; it acts until its next await, or as long as it is slow."""
+        if self._is_open:
+            await trio.lowlevel.checkpoint()
+            return
         if actor in self._parked:
             raise ValueError(f"two tasks wait for a turn as {actor!r}")
         event = self._parked[actor] = trio.Event()
@@ -108,8 +113,8 @@ class ActGate:
 
     async def sleep(self, actor: str, seconds: float) -> None:
         """Park until `seconds` have passed. What follows is no act: who means to make one asks for a turn."""
-        if self._clock is None:
-            await trio.sleep(max(seconds, 0.0))
+        if self._clock is None or self._is_open:
+            await trio.sleep(max(seconds, 0.0) if self._clock is None else 0.0)
         else:
             event = trio.Event()
             entry = (self.now() + max(seconds, 0.0), next(self._numbers), event)
@@ -120,6 +125,15 @@ class ActGate:
                 self._sleepers = [other for other in self._sleepers if other is not entry]
                 heapq.heapify(self._sleepers)
 
+    def hold(self) -> None:
+        """Make no act, and wait for none, before `begin`; free turns are granted meanwhile."""
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """From now on acts are made, and waited for."""
+        self._has_begun = True
+        self._changed.set()
+
     def report(self, actor: str) -> None:
         """Say that the act of a slow actor is over; nothing happens if it has none under way."""
         if self._granted is not None and self._granted[0] == actor:
@@ -129,7 +143,18 @@ class ActGate:
     # Who may act
 
     async def run(self) -> None:
-        """Grant turns until cancelled. Raises ScheduleMisfit when the next act is not to be had."""
+        """Grant turns until cancelled. Raises ScheduleMisfit when the next act is not to be had.
+
+        After that nobody is held up any more: what cannot be cancelled has to come to its end.
+        """
+        try:
+            await self._grant_turns()
+        finally:
+            self._is_open = True
+            for event in (*self._parked.values(), *(event for _, _, event in self._sleepers)):
+                event.set()
+
+    async def _grant_turns(self) -> None:
         while True:
             await trio.testing.wait_all_tasks_blocked()
             self._changed = trio.Event()
@@ -140,6 +165,8 @@ class ActGate:
                 await self._wait_for(f"'{self.due}' was begun and not finished")
             elif self._granted is not None:
                 self._settle(intentions)
+            elif not self._has_begun:
+                await self._wait_for("nothing has begun")
             elif self.due is None:
                 await self._wait_for("all acts were made, and there is no end")
             else:
@@ -169,18 +196,16 @@ class ActGate:
                 self._grant_count += 1
                 if self._grant_count > _MOST_GRANTS:
                     raise self._misfit(f"it had {_MOST_GRANTS} turns and was not made")
-                self._granted, self._is_over = (actor, intention), due.actor not in self._slow
+                self._granted, self._is_over = (actor, intention), actor not in self._slow
                 self._parked.pop(actor).set()
                 return
-            if intention.act.actor == due.actor:
-                raise self._misfit(f"{due.actor} is at '{intention.act}'")
         others = ", ".join(f"'{intention.act}'" for intention in wanted.values())
         await self._wait_for(f"nobody is at it, but at {others}" if others else "nobody is at any act")
 
     async def _wait_for(self, complaint: str) -> None:
         """Let time pass, or wait for what others do. Raises ScheduleMisfit, with `complaint`, when that is no use."""
         if self._clock is None:
-            with trio.move_on_after(self._patience) as waiting:
+            with trio.move_on_after(self._patience if self._has_begun else float("inf")) as waiting:
                 await self._changed.wait()
             if waiting.cancelled_caught:
                 raise self._misfit(f"{complaint} within {self._patience:g} s")
@@ -198,3 +223,23 @@ class ActGate:
             return ScheduleMisfit(f"the schedule does not end: {complaint}")
         place = f"act {self.made_count + 1} of {len(self._acts)}"
         return ScheduleMisfit(f"the schedule does not fit at {place}, '{self.due}': {complaint}")
+
+
+class FreeActors:
+    """A `Schedule` of actors that make no acts, and whose names may be those of others: `place` tells them apart."""
+
+    def __init__(self, gate: ActGate, place: str) -> None:
+        self._gate = gate
+        self._place = place
+
+    def now(self) -> float:
+        """Seconds of Trio's clock."""
+        return self._gate.now()
+
+    async def turn(self, actor: str) -> None:
+        """Park until nobody else acts."""
+        await self._gate.turn(f"{self._place}/{actor}")
+
+    async def sleep(self, actor: str, seconds: float) -> None:
+        """Park until `seconds` have passed."""
+        await self._gate.sleep(f"{self._place}/{actor}", seconds)

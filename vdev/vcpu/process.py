@@ -97,8 +97,8 @@ class ProcessVcpu:
         `ioeventfds` maps a write of a QueueNotify register to the doorbell that is rung instead of an exit.
         `write_protect` registers RAM for the kernel's dirty log. Events of the guest are written as JSON lines to
         `trace_fd`. `vhost_user` has the device id and a connected socket for each device that a back end serves; the
-        descriptors stay the caller's. `gates` are sockets at which the vCPUs ask for their turns. Raises GuestDied if the
-        process has ended.
+        descriptors stay the caller's. `gates` are sockets at which the vCPUs ask for their turns. Raises GuestDied if
+        the process has ended.
         """
         interrupt, pause = EventfdDoorbell(), EventfdDoorbell()
         hardware, fds = describe_hardware(ram, interrupt, pause, ioeventfds, write_protect, trace_fd, vhost_user, gates)
