@@ -144,7 +144,7 @@ class ExactWorld(World):
         return self.exact_key()
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS[2::4], ids=lambda combination: combination.label)
+@pytest.mark.parametrize("combination", COMBINATIONS[2::6], ids=lambda combination: combination.label)
 def test_what_the_key_leaves_out_changes_no_verdict(combination):
     exact = Explorer(ExactWorld(combination, SMALL), reduction=False).run()
     short = Explorer(World(combination, SMALL), reduction=False).run()
@@ -161,7 +161,7 @@ def lengths(broken):
 
 
 def test_both_ring_formats_are_judged_the_same():
-    for combination in COMBINATIONS[1::4]:
+    for combination in COMBINATIONS[1::7]:
         split, packed = (Explorer(World(combination, SMALL, packed=packed)).run() for packed in (False, True))
         assert (split.loss is None) == (packed.loss is None)
         assert lengths(split.broken) == lengths(packed.broken)

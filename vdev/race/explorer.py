@@ -160,12 +160,13 @@ class Explorer:
         enabled = situation.enabled()
         if not enabled:
             self.found.final_keys.add(situation.key())
-        for act, asleep in self._choices(node, enabled):
+        for number, (act, asleep) in enumerate(self._choices(node, enabled)):
+            if number:
+                situation.put_back(copy)
             situation.do(act)
             self._look(node, act, asleep)
             if self.found.loss is not None:
                 return
-            situation.put_back(copy)
         node.copy = None
 
     def _choices(self, node: _Node, enabled: list[Act]) -> Iterator[tuple[Act, frozenset[Act]]]:
@@ -177,7 +178,7 @@ class Explorer:
         # In a state that was gone on from before, these were counted as skipped.
         self.found.skipped_count += -len(chosen) if node.done else len(enabled) - len(chosen)
         node.done |= frozenset(chosen)
-        choices = []
+        choices: list[tuple[Act, frozenset[Act]]] = []
         # An act that is asleep, or was gone on with just before this one, need not follow one that it does not touch.
         # Not so what was gone on with in an earlier visit: there, an act that is awake only now was still asleep.
         earlier = [act for act in enabled if act in node.asleep]

@@ -25,6 +25,7 @@ _DESCRIPTOR = Struct("<QIHH")
 _USED = Struct("<II")
 _ID_TOKEN = 1 << 63
 _OFFSET = 0x7FFF
+_WRITE = int(DescriptorFlag.WRITE)  # A plain integer: an IntFlag operation costs as much as the rest.
 
 
 class Buffer(NamedTuple):
@@ -96,7 +97,7 @@ class _SplitView:
         """Return the buffers that the device has not popped, in order."""
         heads = self._between(device.save().next_avail, self._notes[self._words[0]])
         chains = map(self._chain, heads)
-        return [Buffer(address, size, bool(flags & DescriptorFlag.WRITE)) for address, size, flags in chains]
+        return [Buffer(address, size, bool(flags & _WRITE)) for address, size, flags in chains]
 
     def digest_parts(self, device: DeviceQueue) -> tuple[Any, ...]:
         """Return what is available (ids with their value), what the device holds, and what is used."""
@@ -105,7 +106,7 @@ class _SplitView:
         waiting = []
         for head in self._between(state.next_avail, published):
             address, size, flags = self._chain(head)
-            content = self._memory.read(address, size) if not flags & DescriptorFlag.WRITE else address
+            content = self._memory.read(address, size) if not flags & _WRITE else address
             waiting.append((content, size, flags, self._token(head)))
         held = [(*self._chain(head), self._token(head)) for head in state.outstanding]
         used = []

@@ -132,6 +132,8 @@ class Outstanding:
 
     def heads(self) -> list[int]:
         """Return the outstanding heads in the order in which they were taken."""
+        if not self.count:
+            return []
         heads = np.flatnonzero(self.flags)
         ordered: list[int] = heads[np.argsort(self._numbers[heads])].tolist()
         return ordered
