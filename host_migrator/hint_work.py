@@ -75,6 +75,8 @@ class HintWork:
             self.migration.strategy.give_back()
         else:
             self._do(step)
+            if not self.counts:
+                del self.steps[: self.steps.index(HintStep.RETURN)]
 
     def abandon(self) -> None:
         """Give the batches in hand back unapplied."""
