@@ -45,6 +45,8 @@ REFUSALS = {
     "race --all --executor cloud": "nobody knows the executor 'cloud'; write local, or dask:ADDRESS",
     "race --all --mode random": "leave out --mode, --save and --html",
     "race --all --save x": "leave out --mode, --save and --html",
+    "race --all --each-act": "--each-act: a table has no letters; leave out --all",
+    "race --rings split --each-act": "--each-act: a ring race knows no pages",
     "race --all --strategy none --effect discard": "the table has no combination with none, discard",
     "race --all --out /proc/nowhere": "cannot keep a journal in /proc/nowhere/journal.jsonl",
     "race --replay x --all": "a schedule says itself what it is of",
@@ -91,12 +93,12 @@ def test_a_loss_is_told_saved_drawn_and_written_as_json(vdev, tmp_path):
     files = "--save loss.schedule --html loss.html --json loss.json"
     finished = vdev(f"race --strategy filter-on-ready {TINY} {files}")
     assert finished.status == 1
-    assert finished.stdout.startswith("filter-on-ready loses page 0 in 13 steps\n")
+    assert finished.stdout.startswith("filter-on-ready loses page 0 in 13 acts\n")
     assert "bound: 1 page, 1 write, 1 hint, 3 syncs\n" in finished.stdout
     assert "explored: " in finished.stdout.splitlines()[-1]
     verdict = verdict_from_json(json.loads((tmp_path / "loss.json").read_text()))
     assert read_schedule(tmp_path / "loss.schedule") == schedule_of(verdict.loss)
-    assert "filter-on-ready loses page 0 in 13 steps</h1>" in (tmp_path / "loss.html").read_text()
+    assert "filter-on-ready loses page 0 in 13 acts</h1>" in (tmp_path / "loss.html").read_text()
 
 
 def test_a_saved_loss_replays_as_it_was_found(vdev, tmp_path):
@@ -106,6 +108,22 @@ def test_a_saved_loss_replays_as_it_was_found(vdev, tmp_path):
     assert replayed.stdout == "".join(found.stdout.splitlines(keepends=True)[:-1])
     assert (tmp_path / "again.schedule").read_text() == (tmp_path / "loss.schedule").read_text()
     assert (tmp_path / "again.html").read_text() == (tmp_path / "found.html").read_text()
+
+
+def test_the_loss_of_the_thread_has_its_six_letters(vdev):
+    told = vdev("race --strategy filter-on-ready --json loss.json --save loss.schedule").stdout
+    assert re.findall(r"^([a-z])\)  (\w+)", told, re.MULTILINE) == [
+        ("a", "migrator"),
+        ("b", "vcpu"),
+        ("c", "handler"),
+        ("d", "vcpu"),
+        ("e", "migrator"),
+        ("f", "handler"),
+    ]
+    moments = json.loads(Path("loss.json").read_text())["loss"]["moments"]
+    assert [moment["letter"] for moment in moments] == [*"aaabbbbcdef", None, None]
+    each = vdev("race --replay loss.schedule --each-act").stdout
+    assert re.findall(r"^([a-z])\)  ", each, re.MULTILINE) == list("abcdefghijklm")
 
 
 def test_a_schedule_that_ends_otherwise_than_it_says_has_a_status_of_its_own(vdev, tmp_path):

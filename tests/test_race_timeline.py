@@ -12,6 +12,7 @@ from vdev.race.combination import Bound, Combination
 from vdev.race.steps import steps_of
 from vdev.race.timeline import WIDTH, draw_timeline
 from vdev.race.timeline_page import page_of_finding, page_of_verdict
+from vdev.race.turns import turns_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 FINDINGS = {"one page": loss_of_filter_on_ready(), "three pages": long_loss(), "short": long_loss(16)}
@@ -32,7 +33,12 @@ def texts(drawing, kind):
 
 
 def test_the_letters_are_those_of_the_story(finding, drawing):
-    assert [element.text for element in texts(drawing, "letter")] == [f"{step.letter})" for step in steps_of(finding)]
+    turns = [turn for turn in turns_of(finding) if turn.letter is not None]
+    letters = texts(drawing, "letter")
+    assert [element.text for element in letters] == [f"{turn.letter})" for turn in turns]
+    acts = texts(drawing, "act-name")
+    firsts = [acts[turn.steps[0].number] for turn in turns]
+    assert [float(element.get("y")) for element in letters] == [float(first.get("y")) + 0.5 for first in firsts]
 
 
 def test_every_actor_has_a_lane_and_every_act_stands_in_it(finding, drawing):
@@ -89,7 +95,7 @@ def test_the_page_needs_no_network_and_no_script(finding):
     assert "script" not in links.tags
     assert re.findall(r"url\(|@import", page) == []
     assert "prefers-color-scheme: dark" in page
-    assert f"loses page {finding.lost[0]} in {len(finding.moments)} steps</h1>" in page
+    assert f"loses page {finding.lost[0]} in {len(finding.moments)} acts</h1>" in page
 
 
 def test_every_colour_that_is_used_is_defined_for_light_and_dark():

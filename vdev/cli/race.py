@@ -50,6 +50,7 @@ Exit status:
 @click.option(
     "--html", "html_path", metavar="FILE", type=click.Path(path_type=Path), help="Draw it, as a page for a browser."
 )
+@click.option("--each-act", is_flag=True, help="Print a letter for each act, not for each turn of an actor.")
 @json_option
 @click.option("--replay", "replay_path", metavar="FILE", type=click.Path(path_type=Path), help="Replay a schedule.")
 @click.option("--rings", type=click.Choice(("split", "packed")), help="Race driver against device on one ring instead.")
@@ -82,6 +83,7 @@ def race(
     max_states: int | None,
     save_path: Path | None,
     html_path: Path | None,
+    each_act: bool,
     json_path: Path | None,
     replay_path: Path | None,
     rings: str | None,
@@ -110,7 +112,13 @@ def race(
     files = {"--save": save_path, "--html": html_path, "--json": json_path, "--markdown": markdown_path}
     _check_files({option: path for option, path in files.items() if path is not None})
     if rings is not None:
-        others = {"--strategy": strategy, "--replay": replay_path, "--all": is_all, "--html": html_path}
+        others = {
+            "--strategy": strategy,
+            "--replay": replay_path,
+            "--all": is_all,
+            "--html": html_path,
+            "--each-act": each_act,
+        }
         _check_rings({**others, "--no-reduction": no_reduction, "--markdown": markdown_path, **given})
         from vdev.cli.race_rings import show_rings
 
@@ -118,6 +126,8 @@ def race(
     combination = Combination(strategy or STRATEGIES[0], **dimensions)
     question = Question(combination, bound, mode, not no_reduction, max_states, **walk)
     if is_all:
+        if each_act:
+            raise UserError("--each-act: a table has no letters; leave out --all")
         if mode != MODES[0] or save_path or html_path:
             raise UserError("--all explores every order and keeps all schedules; leave out --mode, --save and --html")
         from vdev.cli.race_sweep import run_sweep
@@ -138,8 +148,8 @@ def race(
     if replay_path is not None and is_ring_schedule(replay_path):
         return show_ring_replay(replay_path, json_path)
     if replay_path is not None:
-        return show_replay(ctx.command_path, replay_path, save_path, html_path, json_path)
-    return show_question(question, save_path, html_path, json_path)
+        return show_replay(ctx.command_path, replay_path, save_path, html_path, json_path, each_act=each_act)
+    return show_question(question, save_path, html_path, json_path, each_act=each_act)
 
 
 def _check_task(strategy: str | None, replay_path: Path | None, is_all: bool, given: Mapping[str, Any]) -> None:

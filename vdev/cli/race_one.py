@@ -22,8 +22,18 @@ UNFINISHED_STATUS = 3
 OTHERWISE_STATUS = 4
 
 
-def show_question(question: Question, save_path: Path | None, html_path: Path | None, json_path: Path | None) -> int:
-    """Explore, show what was found, and return the exit status. Raises UserError for a file that cannot be written."""
+def show_question(
+    question: Question,
+    save_path: Path | None,
+    html_path: Path | None,
+    json_path: Path | None,
+    *,
+    each_act: bool = False,
+) -> int:
+    """Explore, show what was found, and return the exit status.
+
+    `each_act` prints a letter for each act instead of each turn. Raises UserError for a file that cannot be written.
+    """
     unit = "states" if question.mode == "exhaustive" else "runs"
     with open_race_display() as display:
         verdict = judge(
@@ -36,15 +46,15 @@ def show_question(question: Question, save_path: Path | None, html_path: Path | 
         write_text(html_path, page_of_verdict(verdict))
     if json_path is not None:
         write_json(json_path, verdict_to_json(verdict))
-    print_lines(_lines(verdict), json_path)
+    print_lines(_lines(verdict, each_act=each_act), json_path)
     if verdict.is_broken:
         return LOST_STATUS
     return 0 if verdict.complete or verdict.mode != "exhaustive" else UNFINISHED_STATUS
 
 
-def _lines(verdict: Verdict) -> list[Line]:
+def _lines(verdict: Verdict, *, each_act: bool) -> list[Line]:
     if verdict.loss is not None:
-        return [*story_of(verdict.loss), Line(_explored(verdict), "plain")]
+        return [*story_of(verdict.loss, each_act=each_act), Line(_explored(verdict), "plain")]
     unknown = "" if verdict.complete else " so far"
     lines = [
         Line(f"{verdict.combination.strategy} loses no page{unknown}", "good"),
@@ -53,7 +63,7 @@ def _lines(verdict: Verdict) -> list[Line]:
         Line(_explored(verdict), "plain"),
     ]
     for name, finding in verdict.broken_invariants.items():
-        lines.append(Line(f"broken without a loss: {name}, in {len(finding.moments)} steps", "plain"))
+        lines.append(Line(f"broken without a loss: {name}, in {len(finding.moments)} acts", "plain"))
     return lines
 
 
@@ -68,7 +78,13 @@ def _explored(verdict: Verdict) -> str:
 
 
 def show_replay(
-    command: str, path: Path, save_path: Path | None, html_path: Path | None, json_path: Path | None
+    command: str,
+    path: Path,
+    save_path: Path | None,
+    html_path: Path | None,
+    json_path: Path | None,
+    *,
+    each_act: bool = False,
 ) -> int:
     """Replay a schedule, tell its story, and return the exit status.
 
@@ -83,7 +99,7 @@ def show_replay(
     if json_path is not None:
         head = {"combination": finding.combination.to_json(), "bound": finding.bound.to_json()}
         write_json(json_path, head | finding_to_json(finding))
-    print_lines(story_of(finding), json_path)
+    print_lines(story_of(finding, each_act=each_act), json_path)
     if schedule.lost is not None and set(schedule.lost) != set(finding.lost):
         complain(command, f"{path} names {name_pages(schedule.lost)} as lost, the replay {name_pages(finding.lost)}")
         return OTHERWISE_STATUS

@@ -99,8 +99,8 @@ def _lines(verdicts: Sequence[Verdict], question: Question, directory: Path) -> 
 
 def _line(verdict: Verdict, directory: Path) -> Line:
     if verdict.loss is not None:
-        steps = f"{len(verdict.loss.moments)} steps"
-        return Line(f"  BROKEN {steps:>17}  {_schedule_path(directory, verdict.combination)}", "fatal")
+        acts = f"{len(verdict.loss.moments)} acts"
+        return Line(f"  BROKEN {acts:>17}  {_schedule_path(directory, verdict.combination)}", "fatal")
     states = f"{verdict.state_count:,} states"
     unfinished = "" if verdict.complete else "  (not all: --max-states)"
     return Line(f"  safe   {states:>17}  {verdict.combination.label}{unfinished}", "plain")

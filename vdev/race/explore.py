@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from vdev.race.combination import Bound, Combination
 from vdev.race.explorer import Explorer, Limits, Progress
+from vdev.race.fewest_turns import with_fewest_turns
 from vdev.race.finding import replay
 from vdev.race.verdict import Act, Finding, Verdict
 from vdev.race.world import World
@@ -20,7 +21,7 @@ def explore(
     max_states: int | None = None,
     max_seconds: float | None = None,
 ) -> Verdict:
-    """Look at every order within the bound, shortest first; the loss found is a shortest one.
+    """Look at every order within the bound, shortest first; the loss found is a shortest one, with the fewest turns.
 
     `reduction` leaves out orders that cannot matter. After a limit the verdict is not complete.
     """
@@ -35,7 +36,7 @@ def explore(
         found.transition_count,
         found.seconds,
         found.complete,
-        replay(combination, bound, found.loss) if found.loss is not None else None,
+        with_fewest_turns(replay(combination, bound, found.loss)) if found.loss is not None else None,
         broken_findings(combination, bound, found.broken),
     )
 
@@ -43,4 +44,4 @@ def explore(
 def broken_findings(combination: Combination, bound: Bound, broken: Mapping[str, Sequence[Act]]) -> dict[str, Finding]:
     """Return the schedules that break invariants as findings, in the order of the invariants."""
     found = sorted(broken.items(), key=lambda item: int(item[0].split()[0]))
-    return {name: replay(combination, bound, acts, broken=name) for name, acts in found}
+    return {name: with_fewest_turns(replay(combination, bound, acts, broken=name)) for name, acts in found}

@@ -7,6 +7,7 @@ from typing import Any
 from vdev.errors import UserError
 from vdev.race.acts import parse_act
 from vdev.race.combination import Bound, Combination
+from vdev.race.turns import letters_of, turns_of
 from vdev.race.verdict import Finding, Hint, Moment, PageView, Verdict
 
 __all__ = ["SCHEMA", "finding_from_json", "finding_to_json", "verdict_from_json", "verdict_to_json"]
@@ -64,16 +65,20 @@ def verdict_from_json(mapping: Mapping[str, Any]) -> Verdict:
 
 
 def finding_to_json(finding: Finding) -> dict[str, Any]:
-    """Return the finding without combination and bound, which its verdict has."""
+    """Return the finding without combination and bound, which its verdict has.
+
+    Each moment has the letter that the story tells it by, null for what the story tells at its end.
+    """
+    letters = letters_of(turns_of(finding))
     return {
         "lost": list(finding.lost),
         "breaks": finding.broken,
-        "moments": [_moment(moment) for moment in finding.moments],
+        "moments": [_moment(moment, letter) for moment, letter in zip(finding.moments, letters, strict=True)],
     }
 
 
-def _moment(moment: Moment) -> dict[str, Any]:
-    return asdict(moment) | {"act": str(moment.act)}
+def _moment(moment: Moment, letter: str | None) -> dict[str, Any]:
+    return {"letter": letter, **asdict(moment), "act": str(moment.act)}
 
 
 def finding_from_json(mapping: Mapping[str, Any], combination: Combination, bound: Bound) -> Finding:

@@ -46,8 +46,8 @@ class Footprints:
 
     def independent(self, one: Act, other: Act) -> bool:
         """Say whether the acts, both possible now, lead to the same in either order, and neither stops the other."""
-        reads, writes = self._of(one)
-        other_reads, other_writes = self._of(other)
+        reads, writes = self.of(one)
+        other_reads, other_writes = self.of(other)
         return not (writes & (other_reads | other_writes) or other_writes & reads)
 
     def _bits(self, kind: int, pages: list[int]) -> int:
@@ -55,7 +55,8 @@ class Footprints:
         low = kind & -kind
         return sum(low << page for page in set(pages))
 
-    def _of(self, act: Act) -> tuple[int, int]:
+    def of(self, act: Act) -> tuple[int, int]:
+        """Return what `act`, possible now, reads and what it writes, as sets of bits."""
         if act.name == "write" and act.page is not None:
             return self._of_write(act.page)
         if act.name == "free" and act.page is not None:

@@ -6,7 +6,7 @@ from spec.balloon import FIRST_COMMAND_ID, CommandId
 from vdev.race.combination import Combination
 from vdev.race.steps import HintLife, Step
 
-__all__ = ["describe_step", "name_id", "name_pages"]
+__all__ = ["describe_step", "name_id", "name_pages", "new_breaks", "say"]
 
 
 def name_pages(pages: Iterable[int]) -> str:
@@ -28,13 +28,22 @@ def name_id(value: int) -> str:
 
 def describe_step(step: Step, combination: Combination) -> str:
     """Return a sentence for the step, that begins with who acts."""
+    news = new_breaks(step)
+    broken = f" [breaks {', '.join(news)}]" if news else ""
+    return f"{step.moment.act.actor} {say(step, combination)}{broken}"
+
+
+def say(step: Step, combination: Combination) -> str:
+    """Return what the actor does, without its name."""
     act = step.moment.act
     words = _WORDS.get((act.actor.split(" ")[0], act.name))
-    said = words(step, combination) if words else act.name
+    return words(step, combination) if words else act.name
+
+
+def new_breaks(step: Step) -> list[str]:
+    """Return the invariants that the act broke and the one before did not."""
     known = step.earlier.broken if step.earlier else ()
-    news = [name for name in step.moment.broken if name not in known]
-    broken = f" [breaks {', '.join(news)}]" if news else ""
-    return f"{act.actor} {said}{broken}"
+    return [name for name in step.moment.broken if name not in known]
 
 
 def _changed(step: Step, field: str, old: object, new: object) -> list[int]:

@@ -55,11 +55,6 @@ class Step:
         """What the act left."""
         return self.moment.pages
 
-    @property
-    def letter(self) -> str:
-        """What the step is called: a, b, ... z, aa."""
-        return letter(self.number)
-
     def hint_for(self, page: int) -> HintLife | None:
         """Return the hint for `page` that the act used, None for none."""
         return next((life for life in [*self.went, *self.in_hand] if page in life.pages), None)

@@ -10,8 +10,9 @@ from html import escape
 
 from vdev.race.acts import ACTORS
 from vdev.race.sentences import describe_step
-from vdev.race.steps import HintLife, Step, steps_of
+from vdev.race.steps import HintLife, Step
 from vdev.race.svg import line, rect, text
+from vdev.race.turns import Turn, turns_of
 from vdev.race.verdict import Finding, PageView
 
 __all__ = ["WIDTH", "draw_timeline"]
@@ -40,9 +41,13 @@ _MERGES = ("start", "sync", "go on", "stop")
 
 @dataclass(frozen=True)
 class _Row:
-    """A step with its place: the y of its upper edge, its height, and its sentence in lines."""
+    """A step with its place: the y of its upper edge, its height, and its sentence in lines.
+
+    `turn` is the one that the row begins, None within one.
+    """
 
     step: Step
+    turn: Turn | None
     top: float
     height: float
     lines: list[str]
@@ -66,7 +71,8 @@ class _Drawing:
 
     def __init__(self, finding: Finding) -> None:
         self._finding = finding
-        steps = steps_of(finding)
+        turns = turns_of(finding)
+        steps = [step for turn in turns for step in turn.steps]
         actors = {step.moment.act.actor for step in steps}
         self._lanes = {
             actor: _LETTER_WIDTH + _LANE_WIDTH * (place + 0.5)
@@ -80,17 +86,18 @@ class _Drawing:
         page_count = len(steps[0].after) if steps else 0
         self._page_width = 2 * _CELL_WIDTH + 2 * _VERSION_WIDTH + 12
         self._words_left = self._pages_left + page_count * (self._page_width + _PAGE_GAP) + 8
-        self._rows = self._place_rows(steps)
+        self._rows = self._place_rows(turns)
 
-    def _place_rows(self, steps: list[Step]) -> list[_Row]:
+    def _place_rows(self, turns: list[Turn]) -> list[_Row]:
         rows: list[_Row] = []
         room = WIDTH - self._words_left - 8
         top = float(_HEADER_HEIGHT)
-        for step in steps:
+        begins = {turn.steps[0].number: turn for turn in turns}
+        for step in (step for turn in turns for step in turn.steps):
             columns = max(20, int(room / (_BOLD_WIDTH if step.is_fatal else _CHARACTER_WIDTH)))
             lines = textwrap.wrap(describe_step(step, self._finding.combination), columns, break_on_hyphens=False)
             height = max(_ROW_HEIGHT, len(lines) * _LINE_HEIGHT + 14)
-            rows.append(_Row(step, top, height, lines))
+            rows.append(_Row(step, begins.get(step.number), top, height, lines))
             top += height
         return rows
 
@@ -115,7 +122,7 @@ class _Drawing:
             kind = "fatal" if row.step.is_fatal else "lost-write" if row.step.is_lost_write else ""
             if kind:
                 yield rect(0, row.top + 1, WIDTH, row.height - 2, f"band {kind}", radius=6)
-            if row.step.number:
+            if row.step.number and row.turn is not None:
                 yield line(_LETTER_WIDTH, row.top, WIDTH, row.top, "rule")
 
     def _lane_lines(self) -> Iterator[str]:
@@ -218,8 +225,9 @@ class _Drawing:
                 radius=11,
             )
             yield text(x, row.middle + 4.5, name, "act-name", anchor="middle")
-            mark = "letter fatal" if row.step.is_fatal else "letter"
-            yield text(_LETTER_WIDTH - 12, row.middle + 5, f"{row.step.letter})", mark, anchor="end")
+            if row.turn is not None and row.turn.letter is not None:
+                mark = "letter fatal" if row.turn.is_fatal else "letter"
+                yield text(_LETTER_WIDTH - 12, row.middle + 5, f"{row.turn.letter})", mark, anchor="end")
 
     def _words(self) -> Iterator[str]:
         for row in self._rows:

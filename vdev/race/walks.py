@@ -3,6 +3,7 @@
 from vdev.race.combination import Bound, Combination
 from vdev.race.explore import broken_findings
 from vdev.race.explorer import Progress
+from vdev.race.fewest_turns import with_fewest_turns
 from vdev.race.finding import replay
 from vdev.race.shrink import shrink
 from vdev.race.verdict import Verdict
@@ -53,7 +54,7 @@ def _walks(
     loss = None
     if walked.loss is not None:
         smallest, acts = shrink(lambda smaller: World(combination, smaller), bound, walked.loss)
-        loss = replay(combination, smallest, acts)
+        loss = with_fewest_turns(replay(combination, smallest, acts))
     return Verdict(
         combination,
         bound,
