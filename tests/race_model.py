@@ -1,4 +1,6 @@
-"""A naive model of the lab's protocol, written from docs/race.md alone: explicit states, breadth first.
+"""A naive model of the lab's protocol, after docs/race.md: explicit states, breadth first, no code of ours.
+
+Where that page is silent (how a bitmap's request travels, when a guest answers again) it does what the driver does.
 
 There are no rings and no bytes: the queue is a FIFO of messages. Sets of pages are bit masks. The guest is in
 race_model_guest.py; here are the host, the oracle and the search.
