@@ -1,10 +1,7 @@
 """A guest, its balloon and a migration, all real, which act one at a time in the order that they are told."""
 
-import marshal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
@@ -34,14 +31,13 @@ from vdev.race.invariants import (
     WatchedLog,
     WatchedMigration,
 )
+from vdev.race.key import key_of
 from vdev.race.ring_view import ring_view
 from vdev.race.state import MachineState, State
 from vdev.race.verdict import Act, Moment, PageView
 
 __all__ = ["World"]
 
-_PLAIN = 2
-"""A version of marshal whose bytes hang on the values alone: from 3 on they tell who else holds them."""
 DRIVER = "vcpu 0"
 HANDLER = "handler"
 MIGRATOR = "migrator"
@@ -105,7 +101,7 @@ class World:
         self.shape = replace(shape, refresh=str(self.strategy.refresh))
         deferred = DeferredClearLog(self.marks) if combination.dirty_log == "deferred-clear" else None
         log: DirtyLog = deferred or CooperativeDirtyLog(self.marks)
-        self._seen = deferred.seen if deferred is not None else np.empty(0, np.uint8)
+        self.seen = deferred.seen if deferred is not None else np.empty(0, np.uint8)
         # Only data pages are migrated here: the driver's own pages are moved when the guest stands still.
         self.migration = WatchedMigration(
             GuestMemory([Region(0, data)]),
@@ -139,13 +135,13 @@ class World:
         exits.kick = kick
         self.device.interrupt = self._interrupt
         self.device.announce_config = self._announce_config
-        self._ring = ring_view(
+        self.ring = ring_view(
             self.memory, self.guest.hint_queue, self.guest.hint_queue_address, packed=self.shape.packed
         )
         self.marks.marks[:] = 0
-        spans = [self.memory.byte_view(*span) for span in (*self.guest.changing_spans(), self._ring.span)]
+        spans = [self.memory.byte_view(*span) for span in (*self.guest.changing_spans(), self.ring.span)]
         spans.append(self.marks.marks.data)
-        self._record = self.memory.byte_view(*self.guest.record_span)
+        self.record = self.memory.byte_view(*self.guest.record_span)
         roots = (self.now, self.guest, self.device, self.handler, self.migration, self.watch)
         self._state = MachineState(roots, spans, ignored=self._unchanging())
 
@@ -255,7 +251,7 @@ class World:
 
     def _unread_ids(self) -> list[int]:
         """Return what the id buffers that are available say now."""
-        buffers = self._ring.available(self.handler.queue)
+        buffers = self.ring.available(self.handler.queue)
         ids = [one for one in buffers if not one.writable and one.size == COMMAND_ID_SIZE]
         return [int.from_bytes(self.memory.read(one.address, one.size), "little") for one in ids]
 
@@ -388,64 +384,7 @@ class World:
 
     def key(self) -> bytes:
         """Return a digest that is equal where the same can happen from now on, and would be judged the same."""
-        migration, device, work = self.migration, self.device, self.work
-        hinting = device.hinting
-        parts: Any = (
-            self._pages_key(),
-            bytes(self._record),
-            self._ring.digest_parts(self.handler.queue),
-            (
-                int(hinting.state),
-                hinting.command_id,
-                len(hinting.kept),
-                hinting.sink is None,
-                hinting.polled,
-                hinting.requests.waiting_id,
-            ),
-            (
-                device.config.tobytes(),
-                int(device.status),
-                int(device.interrupt_status),
-                hinting.requests.buffer is None,
-                hinting.requests.waiting_id,
-            ),
-            (
-                self.handler.was_kicked,
-                self.handler.in_exit,
-                self.now.is_interrupted,
-                self.now.vcpus_run,
-                self.now.was_cancelled,
-            ),
-            (
-                list(map(str, work.steps)),
-                [[hint.to_pages().tolist() for hint in batch] for batch in work.batches],
-                work.counts,
-            ),
-            (str(migration.stage), migration.to_send.words.tobytes(), migration.cursor, migration.pass_count),
-            migration.in_flight.tolist(),
-            [value for value in vars(self.strategy).values() if isinstance(value, (bool, int))],
-            self.watch.digest_parts(),
-            (self.now.write_count, self.guest.hint_count),
-        )
-        return blake2b(marshal.dumps(parts, _PLAIN), digest_size=16).digest()
-
-    def _pages_key(self) -> tuple[object, ...]:
-        """What is to be told of pages: what a page's versions are matters only where the guest relies on it."""
-        guest = self.guest
-        pages = []
-        for page, owner in enumerate(guest.allocator.owners):
-            wanted = guest.wanted[page]
-            is_used = guest.can_free(page)
-            pages.append(
-                (
-                    int(owner),
-                    is_used and guest.version(page) == wanted,
-                    is_used and self.now.destination[page] == wanted,
-                )
-            )
-        if self.migration.stage is Stage.NEW:
-            return (pages,)
-        return (pages, self.marks.marks.tobytes(), self._seen.tobytes())
+        return key_of(self)
 
 
 def shape_of(combination: Combination, bound: Bound, *, packed: bool = False) -> GuestShape:
