@@ -3,11 +3,12 @@
 import random
 
 import pytest
-from race_losses import read_losses
+from race_losses import PATH, find_losses, read_losses
 
 from vdev.errors import UserError, VdevError
 from vdev.race.acts import parse_act
 from vdev.race.combination import Bound, Combination
+from vdev.race.combinations import default_combinations
 from vdev.race.finding import replay
 from vdev.race.replay_gate import ScheduleMisfit
 from vdev.race.replay_loop import replay_in_one_loop
@@ -35,7 +36,15 @@ def test_a_loss_of_the_lab_happens_to_the_real_tasks_act_by_act(label):
     combination, acts = LOSSES[label]
     outcome, finding = replay_in_both(combination, Bound(), acts)
     assert outcome.lost == finding.lost != ()
+    assert outcome.status == 7
     assert outcome.verdict["mismatched"] == len(finding.lost)
+
+
+def test_the_file_of_losses_is_what_the_naive_model_finds():
+    some = default_combinations()[::20]
+    labels = {combination.label for combination in some}
+    lines = PATH.read_text().splitlines(keepends=True)
+    assert find_losses(some) == [line for line in lines if line.partition(" | ")[0] in labels]
 
 
 def random_schedule(combination, bound, seed):

@@ -24,6 +24,7 @@ Exit status:
     2  the arguments make no sense, or a file cannot be used
     3  nothing was lost so far, but the search ended at --max-states
     4  a replayed schedule ended otherwise than its file says
+    7  the loss was made to happen (--in-one-loop, --processes): the guest itself reports it
   130  interrupted
 """
 
@@ -53,6 +54,8 @@ Exit status:
 @click.option("--each-act", is_flag=True, help="Print a letter for each act, not for each turn of an actor.")
 @json_option
 @click.option("--replay", "replay_path", metavar="FILE", type=click.Path(path_type=Path), help="Replay a schedule.")
+@click.option("--in-one-loop", is_flag=True, help="Make a replayed schedule happen to real tasks of one loop.")
+@click.option("--processes", is_flag=True, help="Make it happen between real processes.")
 @click.option("--rings", type=click.Choice(("split", "packed")), help="Race driver against device on one ring instead.")
 @click.option("--all", "is_all", is_flag=True, help="Explore all strategies by all dimensions, on all cores.")
 @click.option(
@@ -86,6 +89,8 @@ def race(
     each_act: bool,
     json_path: Path | None,
     replay_path: Path | None,
+    in_one_loop: bool,
+    processes: bool,
     rings: str | None,
     is_all: bool,
     directory: Path | None,
@@ -118,11 +123,18 @@ def race(
             "--all": is_all,
             "--html": html_path,
             "--each-act": each_act,
+            "--in-one-loop": in_one_loop,
+            "--processes": processes,
         }
         _check_rings({**others, "--no-reduction": no_reduction, "--markdown": markdown_path, **given})
         from vdev.cli.race_rings import show_rings
 
         return show_rings(rings, mode, walk, max_states, save_path, json_path)
+    if in_one_loop or processes:
+        schedule_path = _check_real_replay(replay_path, in_one_loop and processes, save_path or html_path or each_act)
+        from vdev.cli.race_replay import show_real_replay
+
+        return show_real_replay(ctx.command_path, schedule_path, json_path, processes=processes)
     combination = Combination(strategy or STRATEGIES[0], **dimensions)
     question = Question(combination, bound, mode, not no_reduction, max_states, **walk)
     if is_all:
@@ -182,6 +194,16 @@ def _check_sweep(is_all: bool, given: Mapping[str, Any]) -> None:
     names = [option for option, value in given.items() if value]
     if names and not is_all:
         raise UserError(f"{', '.join(names)}: that is for the whole table; add --all")
+
+
+def _check_real_replay(replay_path: Path | None, are_both: bool, story: object) -> Path:
+    if replay_path is None:
+        raise UserError("--in-one-loop and --processes make a schedule happen; add --replay FILE")
+    if are_both:
+        raise UserError("a schedule happens at one place; give --in-one-loop or --processes")
+    if story:
+        raise UserError("what happens for real is not saved or drawn; leave out --save, --html and --each-act")
+    return replay_path
 
 
 def _check_files(files: Mapping[str, Path]) -> None:

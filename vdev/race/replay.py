@@ -78,6 +78,10 @@ class Outcome:
         """The exit status of a command that made this happen."""
         return STATUS_LOST if self.stale else 0
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        return {"made": [str(act) for act in self.made], "lost": list(self.lost), "verdict": dict(self.verdict)}
+
 
 def outcome_of_verdict(made: Sequence[Act], verdict: Mapping[str, Any]) -> Outcome:
     """Return the outcome of a run whose guest gave `verdict`."""
@@ -161,8 +165,13 @@ class Actors:
         elif step is Step.SEND:
             page = int(migration.in_flight[0])
         if page is not None and page >= self.bound.pages:
-            return Turn.FREE
+            # The driver's pages are the last of a pass: while one of the data is still to be taken they wait.
+            return Turn.HELD if step is Step.TAKE and self._next_is_take() else Turn.FREE
         return Next(Act("migrator", step.value, page), (migration.stage, migration.sync_count))
+
+    def _next_is_take(self) -> bool:
+        rest = self.acts[len(self.made) :]
+        return next((act.name for act in rest if act.actor == "migrator"), None) == Step.TAKE
 
     def _look_at_pieces(self) -> Intention:
         if self._source is None:

@@ -51,10 +51,11 @@ class ActGate:
     """A `vdev.schedule.Schedule`. Start `run` in a nursery beside the actors.
 
     `looks` has, for each name under which turns are asked for, a function that tells what the next turn would be; a
-    name without one is free. `on_made` is called after each act, when nothing moves. With a mock `clock` (rate 0, no
-    autojump) time moves only when nobody can act. Without, time is real, an act is waited for `patience` seconds, and
-    `slow` names those whose act lasts on when all tasks here have come to rest: it is over when they ask for another
-    turn, or when `report` says so.
+    name without one is free. `on_made` is called after each act, when nothing moves.
+
+    With a mock `clock` (rate 0, no autojump) nobody sleeps long: time moves on before each act, so that all are where
+    they can act. Without, time is real, an act is waited for `patience` seconds, and `slow` names those whose act lasts
+    on when all tasks here have come to rest: it is over when they ask for another turn, or when `report` says so.
     """
 
     def __init__(
@@ -140,6 +141,11 @@ class ActGate:
             self._is_over = True
         self._changed.set()
 
+    def conclude(self) -> None:
+        """Whoever was to act is through with all: an act that is under way was made."""
+        if self._granted is not None:
+            self._settle({})
+
     # Who may act
 
     async def run(self) -> None:
@@ -161,6 +167,8 @@ class ActGate:
             intentions = {actor: self._intention(actor) for actor in sorted(self._parked)}
             if free := [actor for actor, intention in intentions.items() if intention is Turn.FREE]:
                 self._parked.pop(free[0]).set()
+            elif self._wake_sleeper():
+                continue
             elif not self._is_over:
                 await self._wait_for(f"'{self.due}' was begun and not finished")
             elif self._granted is not None:
@@ -202,21 +210,26 @@ class ActGate:
         others = ", ".join(f"'{intention.act}'" for intention in wanted.values())
         await self._wait_for(f"nobody is at it, but at {others}" if others else "nobody is at any act")
 
-    async def _wait_for(self, complaint: str) -> None:
-        """Let time pass, or wait for what others do. Raises ScheduleMisfit, with `complaint`, when that is no use."""
-        if self._clock is None:
-            with trio.move_on_after(self._patience if self._has_begun else float("inf")) as waiting:
-                await self._changed.wait()
-            if waiting.cancelled_caught:
-                raise self._misfit(f"{complaint} within {self._patience:g} s")
-            return
+    def _wake_sleeper(self) -> bool:
+        """Under a mock clock: let the time pass that somebody sleeps; false when nobody does who will ever wake."""
+        if self._clock is None or not self._sleepers or self._sleepers[0][0] == float("inf"):
+            return False
         self._wake_count += 1
-        finite = self._sleepers and self._sleepers[0][0] < float("inf")
-        if not finite or self._wake_count > _MOST_WAKES:
-            raise self._misfit(complaint)
+        if self._wake_count > _MOST_WAKES:
+            raise self._misfit("whoever could make it only sleeps, again and again")
         deadline, _, event = heapq.heappop(self._sleepers)
         self._clock.jump(max(deadline - self.now(), 0.0))
         event.set()
+        return True
+
+    async def _wait_for(self, complaint: str) -> None:
+        """Wait for what others do. Raises ScheduleMisfit, with `complaint`, when that is no use."""
+        if self._clock is not None:
+            raise self._misfit(complaint)
+        with trio.move_on_after(self._patience if self._has_begun else float("inf")) as waiting:
+            await self._changed.wait()
+        if waiting.cancelled_caught:
+            raise self._misfit(f"{complaint} within {self._patience:g} s")
 
     def _misfit(self, complaint: str) -> ScheduleMisfit:
         if self.due is None:

@@ -227,6 +227,7 @@ class _Replay:
         self._start(self._walk_second_vcpu)
         self._start(self._watch_first_vcpu)
         await source.run()
+        self._gate.conclude()
         if source.figures.verdict is None:
             raise ScheduleMisfit(f"the guest gave no verdict: {source.figures.verdict_missing}")
         return source.figures.verdict

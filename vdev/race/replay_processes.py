@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import trio
-import trio.testing
 
 from guest_agent.lane import LaneMisfit
 from host_migrator.link import SocketLink
@@ -36,6 +35,7 @@ from vdev.race.replay import (
 from vdev.race.replay_gate import ActGate, ScheduleMisfit
 from vdev.race.verdict import Act
 from vdev.run.host import ProcessHost, open_host
+from vdev.run.interruption import cancel_on_signal
 from vdev.run.local_destination import LocalDestination, start_destination
 
 __all__ = ["replay_in_processes"]
@@ -54,8 +54,8 @@ async def replay_in_processes(
     Each act is waited for `patience` seconds; `on_act` is told when it was made. All processes have ended when this
     returns, raises or is cancelled.
 
-    Raises UserError for acts that only the lab can make, ScheduleMisfit when they cannot be made in this order, and
-    what the guest or the migration raise: GuestDied, MigrationFailed.
+    Raises UserError for acts that only the lab can make, ScheduleMisfit when they cannot be made in this order, what
+    the guest or the migration raise (GuestDied, MigrationFailed), and KeyboardInterrupt for SIGINT and SIGTERM.
     """
     return await _Replay(combination, bound, acts, patience, on_act).run()
 
@@ -95,11 +95,13 @@ class _Replay:
     async def _run(self) -> Outcome:
         outcome: Outcome | None = None
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._scope)
             local = await stack.enter_async_context(start_destination(self._events))
             gates = [self._open_gate(stack) for _ in range(int(self._combination.vcpus))]
             # The gate grants turns to the machine's tasks from the start, so it runs around them.
             nursery = await stack.enter_async_context(trio.open_nursery())
             nursery.start_soon(self._guard, self._gate.run)
+            nursery.start_soon(cancel_on_signal, self._scope)
             # Errors are kept out of the nurseries that hold guest and destination: those would wrap them.
             try:
                 host = await stack.enter_async_context(
@@ -113,13 +115,14 @@ class _Replay:
                         gates=[theirs.fileno() for _, theirs in gates],
                     )
                 )
-                with self._scope:
-                    outcome = await self._migrate(host, local, gates)
+                outcome = await self._migrate(host, local, gates)
             except VdevError as error:
                 self._error = self._error or error
             nursery.cancel_scope.cancel()
-        if self._error is not None or outcome is None:
-            raise self._error or ScheduleMisfit("the replay was ended before its schedule was")
+        if self._error is not None:
+            raise self._error
+        if outcome is None:
+            raise KeyboardInterrupt
         return outcome
 
     @staticmethod
@@ -189,8 +192,7 @@ class _Replay:
         except VdevError as error:
             self._error = self._error or error
             self._scope.cancel()
-        self._gate.report("migrator")
-        await trio.testing.wait_all_tasks_blocked()
+        self._gate.conclude()
         if source.figures.verdict is not None:
             return source.figures.verdict
         self._error = self._error or ScheduleMisfit(f"the guest gave no verdict: {source.figures.verdict_missing}")
