@@ -94,20 +94,26 @@ def kill_child(word):
     raise AssertionError(f"no child has {word} in its command line")
 
 
-def test_a_guest_that_is_killed_while_it_takes_part_ends_the_replay():
-    acts = acts_of("migrator: start", "vcpu 1: write 0", "handler: handle")
+KILLED_AT = {
+    "between two acts": (Combination("none"), "vcpu 1: write 0"),
+    "inside an exit": (Combination("drain-in-exit-sync-first"), "vcpu 0: announce"),
+}
+
+
+@pytest.mark.parametrize(("combination", "at"), KILLED_AT.values(), ids=KILLED_AT)
+def test_a_guest_that_is_killed_while_it_takes_part_ends_the_replay(combination, at):
+    driver = [] if combination.strategy == "none" else ["vcpu 0: look"]
+    acts = acts_of("migrator: start", *driver, at, "vcpu 1: write 0", "vcpu 1: free 0")
     made = []
 
-    def kill_when_written(act):
+    def kill_when_made(act):
         made.append(act)
-        if act.name == "write":
+        if str(act) == at:
             kill_child("guest_agent")
 
     with pytest.raises(GuestDied, match="was killed by SIGKILL"):
-        trio.run(
-            partial(replay_in_processes, Combination("none"), Bound(), acts, patience=60.0, on_act=kill_when_written)
-        )
-    assert made == acts[:2]
+        trio.run(partial(replay_in_processes, combination, Bound(), acts, patience=60.0, on_act=kill_when_made))
+    assert str(made[-1]) == at
 
 
 def test_a_guest_that_does_not_come_up_ends_the_replay():

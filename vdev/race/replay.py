@@ -141,7 +141,12 @@ class Actors:
         """Take note of an act; an exit ends when nothing is left to do for the handler."""
         self.made.append(act)
         is_through = self._source is None or self._source.hints.next_step is None
-        if self._exit is not None and act.actor == "handler" and is_through:
+        if act.actor == "handler" and is_through:
+            self.end_exit()
+
+    def end_exit(self) -> None:
+        """Let the first vCPU out of the exit that it may be in."""
+        if self._exit is not None:
             self._exit.set()
             self._exit = None
 

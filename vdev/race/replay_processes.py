@@ -206,13 +206,18 @@ class _Replay:
     async def _serve_gate(self, vcpu: str, gate: trio.socket.SocketType) -> None:
         """Let one vCPU of the guest act when it is its turn, until the guest is gone."""
         lane = self._actors.lanes[vcpu]
-        while await self._hear(gate, GateWord.ASK):
-            await self._gate.turn(vcpu)
-            await gate.send(bytes([GateWord.GO]))
-            if not await self._hear(gate, GateWord.MADE):
-                return
-            lane.position += 1
-            self._gate.report(vcpu)
+        try:
+            while await self._hear(gate, GateWord.ASK):
+                await self._gate.turn(vcpu)
+                await gate.send(bytes([GateWord.GO]))
+                if not await self._hear(gate, GateWord.MADE):
+                    break
+                lane.position += 1
+                self._gate.report(vcpu)
+        except BrokenPipeError:
+            pass
+        # The guest is gone: its host sees the end of the exit socket, once no exit is under way any more.
+        self._actors.end_exit()
 
     async def _hear(self, gate: trio.socket.SocketType, expected: GateWord) -> bool:
         """Wait for this word; false when the guest is gone. Raises LaneMisfit with the guest's words for any other."""
