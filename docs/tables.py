@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 
+from host_migrator.migration import STEPS, Step
 from host_migrator.rounds import PHASES
 from spec.vhost_user import FRONT_END_REQUESTS
 from vdev.devices.balloon import HINT_TRANSITIONS
@@ -54,6 +55,11 @@ def _phases() -> str:
     return _rows(("phase", "what may follow"), ("---",) * 2, *rows)
 
 
+def _steps() -> str:
+    rows = [(f"`{stage}`", ", ".join(f"`{act}`" for act in Step if act in legal)) for stage, legal in STEPS.items()]
+    return _rows(("stage", "legal acts"), ("---",) * 2, *rows)
+
+
 def _vhost_user() -> str:
     rows = []
     for request, rule in RULES.items():
@@ -71,6 +77,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "status": _status,
     "hints": _hints,
     "phases": _phases,
+    "steps": _steps,
     "vhost_user": _vhost_user,
 }
 

@@ -15,8 +15,8 @@ from vdev.race.combination import DIMENSIONS, Bound, Combination
 from vdev.race.combinations import default_combinations
 from vdev.race.explore import explore
 from vdev.race.finding import replay
-from vdev.race.lessons import STRATEGIES
 from vdev.race.world import World
+from vdev.run.options import STRATEGIES
 
 KINDS = ("free", "held", "held", "used")
 WALK_BOUND = Bound(pages=2, writes=2, hints=2, syncs=3)

@@ -11,7 +11,6 @@ from race_findings import loss_of_filter_on_ready
 from vdev.errors import UserError
 from vdev.race.acts import ACTORS, ACTS, parse_act
 from vdev.race.combination import DIMENSIONS, Bound, Combination
-from vdev.race.lessons import STRATEGIES
 from vdev.race.schedule_file import (
     Schedule,
     format_schedule,
@@ -21,6 +20,7 @@ from vdev.race.schedule_file import (
     write_schedule,
 )
 from vdev.race.verdict import Act
+from vdev.run.options import STRATEGIES
 
 WITH_PAGE = {"write", "free", "take", "send"}
 combinations = st.builds(

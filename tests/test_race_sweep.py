@@ -25,8 +25,8 @@ from vdev.race.combinations import default_combinations
 from vdev.race.executors import open_executor
 from vdev.race.journal import Journal
 from vdev.race.judge import Question
-from vdev.race.lessons import STRATEGIES
 from vdev.race.sweep import heading_of, sweep
+from vdev.run.options import STRATEGIES
 
 COMBINATIONS = [Combination("none"), Combination("filter-on-ready"), Combination("command-id")]
 QUESTION = Question(COMBINATIONS[0], Bound())

@@ -13,7 +13,7 @@ from vdev.cli.running import json_option
 from vdev.errors import UserError
 from vdev.race.combination import DIMENSIONS, Bound, Combination
 from vdev.race.judge import MODES, Question
-from vdev.race.lessons import STRATEGIES
+from vdev.run.options import STRATEGIES
 
 __all__ = ["race"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from vdev.race.combination import DIMENSIONS, Combination
-from vdev.race.lessons import STRATEGIES
+from vdev.run.options import STRATEGIES
 
 __all__ = ["default_combinations"]
 

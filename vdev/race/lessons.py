@@ -1,6 +1,6 @@
 """What each strategy's row in the table teaches, in the order in which they were proposed."""
 
-__all__ = ["LESSONS", "STRATEGIES"]
+__all__ = ["LESSONS"]
 
 LESSONS: dict[str, str] = {
     "none": "The baseline: nobody asks, so nothing can be lost but time.",
@@ -55,6 +55,3 @@ LESSONS: dict[str, str] = {
     ),
 }
 """Strategy -> what can be learned from it."""
-
-STRATEGIES = tuple(LESSONS)
-"""The names of all strategies."""

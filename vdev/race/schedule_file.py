@@ -25,8 +25,8 @@ from vdev.errors import UserError
 from vdev.race.acts import ACTORS, parse_act
 from vdev.race.combination import DIMENSIONS, Bound, Combination
 from vdev.race.invariants import INVARIANTS
-from vdev.race.lessons import STRATEGIES
 from vdev.race.verdict import Act, Finding
+from vdev.run.options import STRATEGIES
 
 __all__ = ["Schedule", "format_schedule", "parse_schedule", "read_schedule", "schedule_of", "write_schedule"]
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdev.race.rings.scenario import RingScenario
+from vdev.race.steps import letter
 
 __all__ = ["RingFinding", "RingStep", "RingVerdict"]
 
@@ -31,7 +32,7 @@ class RingFinding:
 
     def lettered(self) -> list[str]:
         """Return the steps as people write them in mail, and what is wrong then."""
-        lines = [f"{_letters(number)}) {step.actor} {step.text}" for number, step in enumerate(self.steps)]
+        lines = [f"{letter(number)}) {step.actor} {step.text}" for number, step in enumerate(self.steps)]
         return [*lines, f"=> {self.property}: {self.message}"]
 
     def to_json(self) -> dict[str, Any]:
@@ -42,11 +43,6 @@ class RingFinding:
             "model": self.model,
             "steps": [{"actor": step.actor, "text": step.text} for step in self.steps],
         }
-
-
-def _letters(number: int) -> str:
-    before, last = divmod(number, 26)
-    return (_letters(before - 1) if before else "") + chr(ord("a") + last)
 
 
 @dataclass(frozen=True)
