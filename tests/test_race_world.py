@@ -212,6 +212,53 @@ def test_a_safe_combination_loses_nothing_within_a_bound(combination):
     assert verdict.state_count > 500
 
 
+@pytest.mark.parametrize(
+    ("combination", "bound"),
+    [
+        (Combination("command-id"), Bound()),
+        (Combination("command-id", answer="bitmap"), Bound(writes=1)),
+        (Combination("command-id", holds="until-used"), Bound(writes=1)),
+    ],
+    ids=lambda value: value.label if isinstance(value, Combination) else None,
+)
+def test_a_check_of_the_id_keeps_every_invariant(combination, bound):
+    verdict = explore(combination, bound)
+    assert verdict.complete
+    assert not verdict.is_broken
+    assert {name: str(finding.acts) for name, finding in verdict.broken_invariants.items()} == {}
+
+
+TWO_ANSWERS = """
+    migrator start, vcpu 0 look, vcpu 0 announce, vcpu 0 collect, vcpu 0 queue, vcpu 1 write 0, vcpu 1 free 0,
+    migrator take 0, migrator send 0, migrator sync, vcpu 0 look, vcpu 0 end, vcpu 0 announce, vcpu 0 collect,
+    vcpu 0 queue
+"""
+
+
+def test_a_hint_is_judged_by_its_own_buffer_and_not_by_an_older_one_that_was_refused():
+    world = World(Combination("command-id"), Bound())
+    for act in schedule(TWO_ANSWERS):
+        world.do(act)
+    assert [hint.written for hint in world.watch.hints] == [{0}, set()]
+    assert 0 in world.migration.to_send
+    world.do(Act("handler", "handle"))
+    assert 0 not in world.migration.to_send
+    assert world.broken == ()
+
+
+def test_a_hint_that_counts_though_a_sync_came_since_is_judged_by_what_was_written_since():
+    world = World(Combination("resubmit"), Bound())
+    for act in schedule(TWO_ANSWERS)[:10]:
+        world.do(act)
+    world.do(Act("handler", "handle"))
+    assert world.broken == ("1 no-sync-between", "2 no-write-erased")
+
+
+def schedule(text):
+    lines = [line.strip().replace("vcpu ", "vcpu_").split() for line in text.split(",")]
+    return [Act(actor.replace("_", " "), name, *map(int, pages)) for actor, name, *pages in lines]
+
+
 def test_the_loss_of_the_thread_is_found_as_it_was_told():
     verdict = explore(Combination("filter-on-ready"), Bound())
     names = [act.name for act in verdict.loss.acts]

@@ -1,18 +1,17 @@
 """What is watched at every act: the invariants by name, and the little that must be remembered to judge them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from host_migrator.dirty_log import DirtyLog
 from host_migrator.migration import Migration, Stage
 from spec.balloon import CommandId
 from vdev.devices.balloon import BalloonDevice, HintState
-from vdev.memory import PageMarks, PageRanges
+from vdev.memory import PageMarks
 from vdev.race.verdict import Hint
 
-__all__ = ["INVARIANTS", "DataMarks", "Watch", "WatchedHint", "WatchedLog", "WatchedMigration"]
+__all__ = ["INVARIANTS", "DataMarks", "Watch", "WatchedHint"]
 
 NO_SYNC_BETWEEN = "1 no-sync-between"
 NO_WRITE_ERASED = "2 no-write-erased"
@@ -64,13 +63,17 @@ class DataMarks(PageMarks):
 
 @dataclass(frozen=True)
 class WatchedHint:
-    """A hint on its way; `written` are those of its pages that were written since it was collected."""
+    """A hint on its way; `written` are those of its pages that were written since it was collected.
+
+    `is_taken` once the device found that it counts, and handed it on.
+    """
 
     pages: tuple[int, ...]
     collected_at_sync: int
     where: str
     written: frozenset[int] = frozenset()
     applied: frozenset[int] = frozenset()
+    is_taken: bool = False
 
 
 class Watch:
@@ -90,6 +93,8 @@ class Watch:
         self.was_asked = False
         self.done_count = 0
         self.was_done = False
+        self.refused_before = 0
+        """How many hints the device had refused when it popped last."""
         self.checked_at: int | None = None
         self.is_frozen = False
         """Whether the last sync was made."""
@@ -122,6 +127,24 @@ class Watch:
             self.broken.add(ID_AS_QUEUED)
         self.ids = ()
         self.ids_seen |= frozenset(ids)
+
+    def popped(self, refused_count: int) -> None:
+        """The device pops all that is queued; so many hints it has refused before."""
+        self.moved("queued", "popped")
+        self.refused_before = refused_count
+
+    def taken(self, count: int, refused_count: int) -> None:
+        """The device hands on so many of the hints popped: those that follow what it refused and handed on already."""
+        open_ones = [n for n, hint in enumerate(self.hints) if hint.where == "popped" and not hint.is_taken]
+        first = refused_count - self.refused_before
+        chosen = open_ones[first : first + count]
+        self.hints = tuple(
+            replace(hint, is_taken=True) if number in chosen else hint for number, hint in enumerate(self.hints)
+        )
+
+    def handled(self) -> None:
+        """What was handed on was applied at once, if at all."""
+        self.hints = tuple(hint for hint in self.hints if not hint.is_taken)
 
     def returned(self) -> None:
         """What was popped is the driver's again."""
@@ -205,6 +228,7 @@ class Watch:
                 hint.pages,
                 hint.collected_at_sync == self.sync_count,
                 hint.where,
+                hint.is_taken,
                 *map(sorted, (hint.written, hint.applied)),
             )
             for hint in self.hints
@@ -215,61 +239,4 @@ class Watch:
 
 
 def _is_next(hint: WatchedHint, page: int) -> bool:
-    return hint.where == "popped" and page in hint.pages and page not in hint.applied
-
-
-class WatchedLog:
-    """A dirty log, and when it was started."""
-
-    def __init__(self, log: DirtyLog, watch: Watch) -> None:
-        self._log = log
-        self._watch = watch
-
-    @property
-    def name(self) -> str:
-        """What a report calls it."""
-        return self._log.name
-
-    @property
-    def deferred(self) -> bool:
-        """Whether marks stay until they are cleared."""
-        return self._log.deferred
-
-    def start(self) -> None:
-        """Note writes from now on."""
-        self._log.start()
-        self._watch.log_is_on = True
-
-    def take(self) -> Iterator[PageRanges]:
-        """Yield the pages written."""
-        return self._log.take()
-
-    def clear(self, ranges: PageRanges) -> None:
-        """Clear what the last take saw."""
-        self._log.clear(ranges)
-
-    def stop(self) -> None:
-        """Give the log up."""
-        self._log.stop()
-
-
-class WatchedMigration(Migration):
-    """A migration, with an eye on each merge and on each hint that is applied."""
-
-    watch: Watch
-
-    def merge(self) -> int:
-        """Merge, and count it."""
-        dirty_count = super().merge()
-        self.watch.merged(self.stage)
-        return dirty_count
-
-    def apply_hint(self, ranges: PageRanges) -> int:
-        """Apply a hint, and judge that."""
-        marks = self.watch.marks.marks
-        pages = ranges.to_pages().tolist()
-        before = [page in self.to_send or bool(marks[page]) for page in pages]
-        cleared = super().apply_hint(ranges)
-        for page, was_recorded in zip(pages, before, strict=True):
-            self.watch.applied(page, was_recorded=was_recorded, is_recorded=page in self.to_send or bool(marks[page]))
-        return cleared
+    return hint.is_taken and page in hint.pages and page not in hint.applied

@@ -7,7 +7,6 @@ import numpy as np
 
 from guest_agent.small_guest import GuestShape, SmallGuest
 from host_migrator.dirty_log import CooperativeDirtyLog, DeferredClearLog, DirtyLog
-from host_migrator.hint_work import HintWork
 from host_migrator.migration import Stage, Step
 from host_migrator.strategies import make_strategy
 from spec.balloon import COMMAND_ID_SIZE, BalloonFeature, HintAnswer
@@ -28,13 +27,12 @@ from vdev.race.invariants import (
     SOURCE_UNTOUCHED,
     DataMarks,
     Watch,
-    WatchedLog,
-    WatchedMigration,
 )
 from vdev.race.key import key_of
 from vdev.race.ring_view import ring_view
 from vdev.race.state import MachineState, State
 from vdev.race.verdict import Act, Moment, PageView
+from vdev.race.watched import WatchedLog, WatchedMigration, WatchedWork
 
 __all__ = ["World"]
 
@@ -111,7 +109,8 @@ class World:
             discards=combination.effect == "discard",
         )
         self.migration.watch = self.watch
-        self.work = HintWork(self.migration, divided=not self.strategy.locked)
+        self.work = WatchedWork(self.migration, divided=not self.strategy.locked)
+        self.work.hinting, self.work.is_bitmap = self.device.hinting, answer is HintAnswer.BITMAP
         self.handler = Handler(self.device, self.work, self.strategy)
         self.now = _Now([0] * bound.pages)
         self._workload = DRIVER if combination.vcpus == "1" else "vcpu 1"
@@ -228,8 +227,7 @@ class World:
         self.guest.do(act.name, act.page)
         if act.name == "collect":
             pages = self.guest.driver.collected_hints.tolist()
-            is_bitmap = self.shape.answer == HintAnswer.BITMAP.value
-            self.watch.collected([tuple(pages)] if is_bitmap else [(page,) for page in pages])
+            self.watch.collected([tuple(pages)] if self.work.is_bitmap else [(page,) for page in pages])
         elif act.name == "queue":
             self.watch.moved("collected", "queued")
         elif act.name in ("announce", "end"):
@@ -240,7 +238,7 @@ class World:
     def _do_handler(self, name: str) -> None:
         if name in ("handle", "pop"):
             self.watch.read_ids(self._unread_ids())
-            self.watch.moved("queued", "popped")
+            self.watch.popped(self.device.hinting.refused_count)
         self.handler.do(name)
         if name == "check":
             self.watch.checked_at = self.watch.sync_count
