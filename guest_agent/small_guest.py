@@ -229,6 +229,11 @@ class SmallGuest:
     # What there is to see
 
     @property
+    def has_collected(self) -> bool:
+        """Whether something is collected that is still to be queued; it may be a bitmap of no page."""
+        return bool(self._area["batch_ready"])
+
+    @property
     def hint_queue(self) -> DriverQueue:
         """The driver's queue for hints."""
         return self.driver.queues[BalloonQueue.FREE_PAGE]

@@ -254,6 +254,17 @@ def test_a_hint_that_counts_though_a_sync_came_since_is_judged_by_what_was_writt
     assert world.broken == ("1 no-sync-between", "2 no-write-erased")
 
 
+def test_an_empty_bitmap_that_is_not_queued_yet_keeps_the_one_vcpu_busy():
+    world = World(Combination("command-id", answer="bitmap", vcpus="1"), Bound())
+    for act in schedule(
+        """migrator start, vcpu 0 write 0, vcpu 0 reap, vcpu 0 look, vcpu 0 announce, vcpu 0 collect, migrator take 0,
+        migrator send 0, migrator sync, vcpu 0 look"""
+    ):
+        world.do(act)
+    assert [hint.where for hint in world.watch.hints] == ["collected"]
+    assert [act.name for act in world.enabled() if act.actor == "vcpu 0"] == ["queue"]
+
+
 def schedule(text):
     lines = [line.strip().replace("vcpu ", "vcpu_").split() for line in text.split(",")]
     return [Act(actor.replace("_", " "), name, *map(int, pages)) for actor, name, *pages in lines]

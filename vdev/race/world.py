@@ -232,7 +232,7 @@ class World:
             self.watch.moved("collected", "queued")
         elif act.name in ("announce", "end"):
             self.watch.ids += (self._unread_ids()[-1],)
-        elif act.name == "look" and not len(self.guest.driver.collected_hints):
+        elif act.name == "look" and not self.guest.has_collected:
             self.watch.dropped()
 
     def _do_handler(self, name: str) -> None:
