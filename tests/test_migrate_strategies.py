@@ -107,8 +107,7 @@ async def test_every_strategy_moves_a_guest_between_processes(strategy):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("transport", ["mmio", "vhost-user"])
-@pytest.mark.parametrize("strategy", ["command-id", "interval"])
+@pytest.mark.parametrize(("strategy", "transport"), [("command-id", "vhost-user"), ("interval", "mmio")])
 async def test_a_bitmap_comes_from_a_guest_in_a_process_too(strategy, transport):
     options = MigrateOptions(
         ram_size=16 * MIB, strategy=strategy, answer="bitmap", guest_holds="until-queued", transport=transport

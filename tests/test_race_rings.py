@@ -45,9 +45,9 @@ def test_nothing_is_lost_torn_or_taken_twice_in_a_ring_of_two(ring, event_idx, s
 @pytest.mark.parametrize("ring", ["split", "packed"])
 @pytest.mark.parametrize("shape", [*SHAPES, ARMED, {"batches": True, **ARMED}], ids=str)
 def test_nothing_is_lost_when_a_third_buffer_goes_round(ring, event_idx, shape, record_property):
-    for size in (2, 4):
-        verdict = finds_nothing(RingScenario(ring, event_idx, size=size, buffers=3, **shape), record_property)
-        assert verdict.state_count > 1000
+    size = 4 if "segments" in shape else 2
+    verdict = finds_nothing(RingScenario(ring, event_idx, size=size, buffers=3, **shape), record_property)
+    assert verdict.state_count > 1000
 
 
 @pytest.mark.parametrize("event_idx", [True, False])
