@@ -1,7 +1,10 @@
 """`vdev race --all`: explore the table, keep what was found, and show it."""
 
+import contextlib
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 from vdev import __version__
 from vdev.cli.one_line import INTERRUPTED_STATUS, complain
@@ -60,18 +63,55 @@ def run_sweep(
     return 0
 
 
+class _Interruption:
+    """Ctrl-C while processes are started, fed and ended: noted at once, raised where it can do no harm.
+
+    An exception at any other moment, in the pool's own code, could leave a process waiting for ever.
+    """
+
+    def __init__(self) -> None:
+        self._is_wanted = False
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note SIGINT until the block ends."""
+        before = signal.signal(signal.SIGINT, self._note)
+        try:
+            yield
+        finally:
+            # After an interruption the process only says so and ends: another one has nothing to add.
+            signal.signal(signal.SIGINT, signal.SIG_IGN if self._is_wanted else before)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_wanted = True
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if there was one."""
+        if self._is_wanted:
+            raise KeyboardInterrupt
+
+
 def _sweep(
     combinations: Sequence[Combination], question: Question, directory: Path, executor_name: str, *, resume: bool
 ) -> list[Verdict]:
     heading = heading_of(__version__, question)
+    interruption = _Interruption()
     with (
         Journal(directory / "journal.jsonl", heading, resume=resume) as journal,
+        interruption.noted(),
         open_executor(executor_name) as executor,
     ):
         if journal.was_cut:
             complain(_COMMAND, f"the last line of {journal.path} is cut off; its combination is explored again")
         with open_race_display() as display:
-            return sweep(combinations, question, executor, journal, lambda progress: _show(display, progress))
+            return sweep(
+                combinations,
+                question,
+                executor,
+                journal,
+                lambda progress: _show(display, progress),
+                check_interrupted=interruption.check,
+            )
 
 
 def _show(display: RaceDisplay, progress: SweepProgress) -> None:

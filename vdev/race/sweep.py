@@ -1,7 +1,7 @@
 """Many combinations, one after the other or at the same time; whatever the order they end in, the table has its own."""
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import BrokenExecutor, Executor, as_completed
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from vdev.race.judge import Question, judge
 from vdev.race.verdict import Verdict
 
 __all__ = ["SweepProgress", "heading_of", "sweep"]
+
+_LOOK_INTERVAL = 0.2
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,13 @@ def sweep(
     executor: Executor,
     journal: Journal,
     on_progress: Callable[[SweepProgress], None],
+    check_interrupted: Callable[[], None] = lambda: None,
 ) -> list[Verdict]:
     """Judge each combination, with the rest of `question`, and return the verdicts in their order.
 
-    Those that `journal` has are not judged again; each new one is written there as soon as it is known. Raises
-    UserError when a worker process dies.
+    Those that `journal` has are not judged again; each new one is written there as soon as it is known.
+    `check_interrupted` is called several times a second and ends the sweep by raising. Raises UserError when a worker
+    process dies.
     """
     wanted = list(combinations)
     verdicts = {verdict.combination: verdict for verdict in journal.verdicts if verdict.combination in set(wanted)}
@@ -60,12 +64,18 @@ def sweep(
     show("")
     missing = [combination for combination in wanted if combination not in verdicts]
     try:
-        futures = [executor.submit(judge_in_worker, replace(question, combination=each)) for each in missing]
-        for future in as_completed(futures):
-            verdict = verdict_from_json(future.result())
-            verdicts[verdict.combination] = verdict
-            journal.add(verdict)
-            show(verdict.combination.label)
+        pending: set[Future[dict[str, Any]]] = set()
+        for each in missing:
+            check_interrupted()
+            pending.add(executor.submit(judge_in_worker, replace(question, combination=each)))
+        while pending:
+            check_interrupted()
+            done, pending = wait(pending, timeout=_LOOK_INTERVAL, return_when=FIRST_COMPLETED)
+            for future in done:
+                verdict = verdict_from_json(future.result())
+                verdicts[verdict.combination] = verdict
+                journal.add(verdict)
+                show(verdict.combination.label)
     except BrokenExecutor as error:
         raise UserError("a worker process of the sweep died; go on with --resume") from error
     return [verdicts[combination] for combination in wanted]
