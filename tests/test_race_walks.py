@@ -40,6 +40,15 @@ def test_priorities_find_a_loss_that_is_made_short():
     assert replay(DISCARDING, verdict.loss.bound, verdict.loss.acts) == verdict.loss
 
 
+@pytest.mark.parametrize("seed", [0, 4])
+def test_random_runs_find_a_loss_that_replays(seed):
+    verdict = random_walks(Combination("interval", dirty_log="deferred-clear"), Bound(), count=400, seed=seed)
+    assert verdict.is_broken
+    assert not verdict.complete
+    again = replay(verdict.loss.combination, verdict.loss.bound, verdict.loss.acts)
+    assert again.lost == verdict.loss.lost != ()
+
+
 def test_a_safe_combination_is_not_accused():
     verdict = random_walks(Combination("command-id"), LARGE, count=30, seed=3)
     assert not verdict.is_broken
