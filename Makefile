@@ -5,6 +5,7 @@
 # make lint    format, lint, types, import rules
 # make docs    write the tables of the code into the documents
 # make strategies  explore every strategy in the lab and write docs/strategies.md (ten minutes on two cores)
+# make race-processes  make each loss that the above found happen between real processes
 # make bench   figures beside each other
 # make clean   remove what this file made
 
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
 .NOTPARALLEL:
-.PHONY: help demo test coverage peers lint docs strategies bench clean
+.PHONY: help demo test coverage peers lint docs strategies race-processes bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -47,6 +48,15 @@ docs: $(VENV)/.has-vdev
 
 strategies: $(VENV)/.has-vdev
 	$(BIN)/vdev race --all --out race-results --markdown docs/strategies.md
+
+# 7 is the status of a loss that the guest at the destination found itself.
+race-processes: $(VENV)/.has-vdev
+	@missing=0; \
+	for file in race-results/*.schedule; do \
+	  status=0; $(BIN)/vdev race --replay "$$file" --processes >/dev/null || status=$$?; \
+	  echo "$$file: status $$status"; \
+	  [ $$status = 7 ] || missing=1; \
+	done; exit $$missing
 
 bench: $(VENV)/.has-test
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
