@@ -47,6 +47,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if any(mark.name.startswith("peer_") for mark in item.iter_markers()):
             item.add_marker("peer")
+        if item.path.name.startswith("test_race_"):
+            item.add_marker("lab")
     items.sort(key=lambda item: any(item.get_closest_marker(name) for name in ("process", "peer")))
 
 
