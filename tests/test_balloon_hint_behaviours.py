@@ -1,90 +1,18 @@
 """Every way in which a guest can give hints (HintBehaviour), driver and device joined."""
 
-import itertools
-import math
-
 import numpy as np
 import pytest
-from device_setup import BASE, BalloonPair, of_type
+from device_setup import of_type
+from hint_setup import BLOCK, WAYS, held, pair_with, restart_driver, steps
 
-from guest_agent.allocator import BuddyAllocator
-from guest_agent.drivers.balloon import BalloonDriver, HintBehaviour, Piece
-from guest_agent.marked_ram import MarkedRam
-from guest_agent.mmio import MmioDriver
+from guest_agent.drivers.balloon import HintBehaviour, Piece
 from guest_agent.page_database import Owner
-from guest_agent.ram_layout import BootPage
-from spec.balloon import BalloonFeature, BalloonQueue, CommandId
-from spec.device import Feature, feature_mask
+from spec.balloon import BalloonQueue, CommandId
 from vdev.devices.balloon import HintState
 from vdev.errors import UserError
 from vdev.events import HintStateChanged
 
 pytestmark = pytest.mark.usefixtures("each_ring")
-
-BLOCK = 1024
-HINTS_ALONE = feature_mask(
-    Feature.VERSION_1,
-    Feature.EVENT_IDX,
-    Feature.INDIRECT_DESC,
-    Feature.RING_PACKED,
-    Feature.IN_ORDER,
-    Feature.RING_RESET,
-    BalloonFeature.FREE_PAGE_HINT,
-)
-HELD = (Owner.HINT_COLLECTED, Owner.HINTED, Owner.HINT_USED)
-NAMES = ("answer", "holds", "collects", "start_buffer")
-WAYS = [
-    dict(zip(NAMES, words, strict=True))
-    for words in itertools.product(
-        ("list", "bitmap"),
-        ("nothing", "until-queued", "until-used"),
-        ("after-announcing", "before-announcing"),
-        ("fresh", "shared"),
-    )
-]
-
-
-def pair_with(*, queue_size=128, defer_kicks=False, listen=False, interval_field=False, checks_id=True, **words):
-    pair = BalloonPair(
-        features=HINTS_ALONE,
-        queue_size=queue_size,
-        defer_kicks=defer_kicks,
-        listen=listen,
-        interval_field=interval_field,
-        behaviour=HintBehaviour.of(**words),
-    )
-    pair.device.hinting.checks_id = checks_id
-    return pair
-
-
-def held(pair):
-    return sum(pair.guest.held(owner) for owner in HELD)
-
-
-def restart_driver(pair):
-    """Go on with another driver object over the same RAM."""
-    allocator = BuddyAllocator.attach(BootPage.attach(MarkedRam(pair.memory)), pair.guest.allocator.database)
-    pair.driver = BalloonDriver.resume(
-        MmioDriver(pair.wire, BASE), pair.memory, allocator, pair.guest.area_address, statistics=dict
-    )
-
-
-def steps(pair, until=lambda: False, *, restarts=False):
-    """Let the driver alone act, piece by piece, until it has nothing to do; return the names of the pieces."""
-    names = []
-    while True:
-        if pair.wire.interrupt_count:
-            pair.wire.interrupt_count = 0
-            pair.driver.handle_interrupt()
-        if restarts:
-            restart_driver(pair)
-        piece = pair.driver.next_piece
-        if piece is Piece.IDLE or until():
-            return names
-        pair.driver.work()
-        names.append(piece.value)
-        assert len(names) < 1000
-
 
 # Every way
 
@@ -325,108 +253,6 @@ def test_a_hint_given_back_after_done_frees_nothing_that_is_hinted_again():
     assert pair.driver.next_piece is Piece.REAP
     pair.driver.work()
     assert (pair.guest.held(Owner.HINTED), pair.guest.held(Owner.HINT_USED)) == (1, 0)
-
-
-# Answering again
-
-
-class TestRefresh:
-    @pytest.mark.parametrize("answer", ["list", "bitmap"])
-    @pytest.mark.parametrize("holds", ["nothing", "until-queued", "until-used"])
-    def test_when_its_last_answer_was_consumed_the_guest_gives_another_until_done(self, holds, answer):
-        pair = pair_with(answer=answer, holds=holds, refresh="consumed", checks_id=False, defer_kicks=True)
-        pages = pair.hints()
-        pair.device.hinting.request()
-        for round_count in range(1, 4):
-            # A second: the guest rests a little between two answers.
-            for tick in range(100):
-                if pair.device.hinting.sink.ends == round_count:
-                    break
-                pair.driver.housekeep(round_count + tick / 100)
-                steps(pair)
-                pair.wire.deliver_kicks()
-            assert len(pages) == round_count * len(set(pages))
-        pair.device.hinting.done()
-        pair.settle()
-        assert pair.device.hinting.sink.ends <= 4
-        assert held(pair) == 0
-        pair.guest.allocator.check()
-
-    @pytest.mark.parametrize("single_steps", [False, True])
-    def test_a_guest_with_nothing_to_hint_does_not_answer_over_and_over(self, single_steps):
-        pair = pair_with(refresh="consumed", checks_id=False, single_steps=single_steps)
-        pair.hints()
-        taken = pair.guest.allocator.take_free_blocks(10, 1000, Owner.WORKLOAD)
-        pair.device.hinting.request()
-        pair.settle()
-        assert pair.device.hinting.sink.ends == 1
-        pair.guest.allocator.free_blocks(taken[:1])
-        for now in (1.0, 2.0):
-            pair.driver.housekeep(now)
-        pair.driver.work()
-        assert pair.driver.next_piece is not Piece.IDLE
-
-    def test_without_an_interval_the_guest_answers_once(self):
-        pair = pair_with(refresh="interval", interval_field=True, checks_id=False)
-        pair.hints()
-        pair.device.hinting.request()
-        pair.settle()
-        assert pair.driver.housekeep(1000.0) == math.inf
-        pair.settle()
-        assert pair.device.hinting.sink.ends == 1
-
-    def test_while_there_is_an_interval_the_guest_answers_each_time_that_it_is_over(self):
-        pair = pair_with(refresh="interval", interval_field=True, checks_id=False)
-        pages = pair.hints()
-        pair.device.hinting.request()
-        pair.device.hinting.set_refresh_interval(250)
-        pair.settle()
-        ends = []
-        for now in (10.0, 10.2, 10.25, 10.3, 10.5, 10.75):
-            left = pair.driver.housekeep(now)
-            assert 0 < left <= 0.25
-            pair.settle()
-            ends.append(pair.device.hinting.sink.ends)
-        assert ends == [1, 1, 2, 2, 3, 4]
-        assert len(pages) == 4 * len(set(pages))
-        pair.device.hinting.set_refresh_interval(0)
-        pair.settle()
-        assert pair.driver.housekeep(20.0) == math.inf
-
-    def test_a_clock_that_jumps_back_costs_at_most_one_interval(self):
-        pair = pair_with(refresh="interval", interval_field=True, checks_id=False)
-        pair.hints()
-        pair.device.hinting.request()
-        pair.device.hinting.set_refresh_interval(250)
-        pair.settle()
-        pair.driver.housekeep(1e6)
-        assert pair.driver.housekeep(5.0) == 0.25
-        assert pair.driver.housekeep(5.25) == 0.25
-        pair.settle()
-        assert pair.device.hinting.sink.ends == 2
-
-    def test_an_answer_that_is_not_consumed_is_not_released_by_the_next(self):
-        pair = pair_with(refresh="interval", interval_field=True, checks_id=False, defer_kicks=True, single_steps=True)
-        pair.hints()
-        pair.device.hinting.request()
-        pair.device.hinting.set_refresh_interval(10)
-        names = steps(pair)
-        # It found nothing more to hint in its second answer, for it let go of nothing.
-        assert names.count("announce") == names.count("end") == 2
-        assert held(pair) == pair.guest.held(Owner.HINTED) > 0
-
-    def test_a_stop_ends_it(self):
-        pair = pair_with(refresh="consumed", checks_id=False, defer_kicks=True)
-        pair.hints()
-        pair.device.hinting.request()
-        steps(pair)
-        pair.device.hinting.stop()
-        pair.settle()
-        assert pair.device.hinting.sink.ends <= 1
-        assert pair.driver.next_piece is Piece.IDLE
-
-
-# Words
 
 
 @pytest.mark.parametrize("field", ["answer", "holds", "collects", "start_buffer", "refresh"])
