@@ -160,16 +160,17 @@ def test_a_search_that_ended_at_its_limit_says_so(vdev):
     assert "and there are more within the bound" in finished.stdout
 
 
-@pytest.mark.parametrize("mode", ["random", "pct"])
-def test_a_seeded_run_is_byte_identical_twice(vdev, mode):
-    reports = []
-    for _ in range(2):
-        finished = vdev(f"race --strategy resubmit --guest-holds nothing --mode {mode} --runs 40 --seed 5 --json -")
-        report = json.loads(finished.stdout)
-        reports.append(report | {"seconds": 0})
-        assert finished.status == int(report["broken"])
-    assert json.dumps(reports[0]) == json.dumps(reports[1])
-    assert reports[0]["seed"] == 5
+@pytest.mark.parametrize("json_option", ["", "--json -"])
+@pytest.mark.parametrize("mode", ["random --runs 40 --seed 5", "pct --runs 40 --seed 5", "exhaustive"])
+def test_a_run_is_byte_identical_twice(vdev, mode, json_option):
+    command = f"race --strategy resubmit --guest-holds nothing --writes 1 --syncs 2 --mode {mode} {json_option}"
+    once, again = vdev(command), vdev(command)
+    assert once.stdout == again.stdout != ""
+    assert once.status == again.status
+    if json_option:
+        report = json.loads(once.stdout)
+        assert report["broken"] == (once.status == 1)
+        assert report["seed"] == (None if mode == "exhaustive" else 5)
 
 
 def test_json_on_stdout_stands_alone(vdev):

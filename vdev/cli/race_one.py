@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import click
+
 from vdev.cli.one_line import complain
 from vdev.cli.race_display import open_race_display
 from vdev.cli.race_show import print_lines, write_json, write_text
@@ -45,8 +47,10 @@ def show_question(
     if html_path is not None:
         write_text(html_path, page_of_verdict(verdict))
     if json_path is not None:
-        write_json(json_path, verdict_to_json(verdict))
+        write_json(json_path, verdict_to_json(verdict, timing=False))
     print_lines(_lines(verdict, each_act=each_act), json_path)
+    # Not in the report: equal searches give equal reports.
+    click.echo(f"took {format_duration(verdict.seconds)}", err=True)
     if verdict.is_broken:
         return LOST_STATUS
     return 0 if verdict.complete or verdict.mode != "exhaustive" else UNFINISHED_STATUS
@@ -68,10 +72,9 @@ def _lines(verdict: Verdict, *, each_act: bool) -> list[Line]:
 
 
 def _explored(verdict: Verdict) -> str:
-    took = f"in {format_duration(verdict.seconds)}"
     if verdict.mode != "exhaustive":
-        return f"explored: {verdict.schedule_count:,} runs of mode {verdict.mode} with seed {verdict.seed}, {took}"
-    seen = f"explored: {verdict.state_count:,} states, {verdict.transition_count:,} acts between them, {took}"
+        return f"explored: {verdict.schedule_count:,} runs of mode {verdict.mode} with seed {verdict.seed}"
+    seen = f"explored: {verdict.state_count:,} states, {verdict.transition_count:,} acts between them"
     if verdict.is_broken:
         return f"{seen}; nothing shorter loses a page"
     return f"{seen}; {'that is all within the bound' if verdict.complete else 'and there are more within the bound'}"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from vdev.cli.race_display import open_race_display
 from vdev.cli.race_show import print_lines, write_json, write_text
-from vdev.cli.sizes import format_duration
 from vdev.errors import UserError
 from vdev.race.rings import (
     RingFinding,
@@ -73,7 +72,7 @@ def _look(scenario: RingScenario, mode: str, walk: Mapping[str, int], max_states
 
 def _line(verdict: RingVerdict) -> Line:
     found = f"{verdict.finding.property}, in {len(verdict.finding.steps)} steps" if verdict.finding else "nothing found"
-    seen = f"{verdict.state_count:,} states, {verdict.transition_count:,} moves in {format_duration(verdict.seconds)}"
+    seen = f"{verdict.state_count:,} states, {verdict.transition_count:,} moves"
     return Line(f"{found}: {verdict.bound}; {seen}", "plain")
 
 

@@ -56,7 +56,7 @@ def run_sweep(
         if verdict.loss is not None:
             write_schedule(_schedule_path(directory, verdict.combination), schedule_of(verdict.loss))
     if json_path is not None:
-        write_json(json_path, [verdict_to_json(verdict) for verdict in verdicts])
+        write_json(json_path, [verdict_to_json(verdict, timing=False) for verdict in verdicts])
     if markdown_path is not None:
         write_text(markdown_path, page_of_sweep(verdicts, question.bound))
     print_lines(_lines(verdicts, question, directory), json_path)
