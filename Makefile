@@ -23,13 +23,14 @@ help:
 demo: $(VENV)/.has-vdev
 	$(BIN)/vdev migrate --ram 1GiB --workload churn
 
-# First what needs no process but the tests' own, a file on each core, the lab's many states apart; then what starts
-# some, one after the other.
+# First what needs no process but the tests' own, a file on each core, the lab's many states and the checks with their
+# mutants apart; then what starts some, one after the other.
 test: $(VENV)/.has-test
 	-@$(PYTHON) tests/peers/set_up.py
 	@status=0; \
-	$(BIN)/python -m pytest -m "not lab and not process and not peer" -n auto --dist loadfile || status=1; \
+	$(BIN)/python -m pytest -m "not lab and not check and not process and not peer" -n auto --dist loadfile || status=1; \
 	$(BIN)/python -m pytest -m "lab and not process and not peer" -n auto --dist loadfile || status=1; \
+	$(BIN)/python -m pytest -m "check and not process and not peer" -n auto --dist load || status=1; \
 	$(BIN)/python -m pytest -m "process or peer" || status=1; \
 	exit $$status
 

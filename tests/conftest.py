@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker("peer")
         if item.path.name.startswith("test_race_"):
             item.add_marker("lab")
+        if item.path.name.startswith("test_check_"):
+            item.add_marker("check")
     items.sort(key=lambda item: any(item.get_closest_marker(name) for name in ("process", "peer")))
 
 
