@@ -62,10 +62,12 @@ _CHAPTERS = (
     "basic",
     "split_ring",
     "packed_ring",
+    "rings_described",
     "mmio",
     "entropy",
     "balloon",
     "block",
+    "types_described",
     "vhost_user",
     "errata",
 )
