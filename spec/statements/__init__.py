@@ -64,6 +64,7 @@ _CHAPTERS = (
     "packed_ring",
     "rings_described",
     "mmio",
+    "session_described",
     "entropy",
     "balloon",
     "block",
