@@ -42,13 +42,22 @@ DIRECTORIES = ("bin", "dev", "proc", "sys", "mnt", "modules")
 
 
 class Kernel:
-    """One kernel of a tree: its image and the modules that a guest loads, in order, before it listens."""
+    """One kernel of a tree: its image, the modules that a guest loads, in order, before it listens, and its init.
 
-    def __init__(self, name, tree, image, modules):
+    ``programs`` are more files of its ``/bin``, by name.
+    """
+
+    def __init__(self, name, tree, image, modules, *, init=INIT, programs=None):
         self.name = name
         self.tree = tree
         self._image = image
         self.modules = modules
+        self._init = init
+        self._programs = programs or {}
+
+    def with_init(self, suffix, init, programs):
+        """The same kernel and modules with another ``/init``; whether it loads them is its own business."""
+        return Kernel(f"{self.name}-{suffix}", self.tree, self._image, self.modules, init=init, programs=programs)
 
     @property
     def image(self):
@@ -57,7 +66,8 @@ class Kernel:
     @functools.cached_property
     def initramfs(self):
         """The path of an initramfs for this kernel, made once a run of the tests."""
-        files = {"init": INIT.encode(), "bin/busybox": BOOKWORM.find("usr/bin/busybox").read_bytes()}
+        files = {"init": self._init.encode(), "bin/busybox": BOOKWORM.find("usr/bin/busybox").read_bytes()}
+        files.update({f"bin/{name}": content for name, content in self._programs.items()})
         for tree, pattern in self.modules:
             path = tree.find(pattern)
             content = path.read_bytes()

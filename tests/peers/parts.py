@@ -96,7 +96,8 @@ LINUX_BACKPORTS = Tree(
     ("linux-image-cloud-amd64",),
     closure=False,
 )
-TREES = (BOOKWORM, TRIXIE, BACKPORTS, LINUX_STABLE, LINUX_BACKPORTS)
+DPDK = Tree("dpdk", "DPDK of Debian 12", ("bookworm",), ("dpdk-dev",))
+TREES = (BOOKWORM, TRIXIE, BACKPORTS, LINUX_STABLE, LINUX_BACKPORTS, DPDK)
 
 UML_ENTROPY = Tree(
     "uml-entropy",

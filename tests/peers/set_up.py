@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetch the real peers that the tests work with: user-mode Linux, two QEMUs, two kernels, libblkio, virtiofsd.
+"""Fetch the real peers that the tests work with: user-mode Linux, two QEMUs, two kernels, libblkio, virtiofsd, DPDK.
 
     python3 tests/peers/set_up.py [--list]
 
