@@ -306,6 +306,44 @@ class GuestVerified(Event):
     mismatched_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class MessageSent(Event):
+    """A vhost-user message went out: its request (or the request that it answers), bytes with header, descriptors."""
+
+    request: str
+    size: int
+    fd_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived(Event):
+    """A vhost-user message came in: its request (or the request that it answers), bytes with header, descriptors."""
+
+    request: str
+    size: int
+    fd_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RingAreaStored(Event):
+    """A bench stored bytes (`data`, hex) into a part of a queue, `offset` bytes from its beginning."""
+
+    queue: int
+    area: str
+    offset: int
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsedElementSeen(Event):
+    """A bench read a used element; `position` is its slot, in a packed ring with the wrap counter in bit 15."""
+
+    queue: int
+    id: int
+    length: int
+    position: int
+
+
 EVENT_TYPES: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__subclasses__()}
 """Name -> class, of every event there is."""
 
