@@ -78,6 +78,10 @@ class Device(DeviceType):
         """What the driver wrote about each queue."""
         return self._queues.setups
 
+    def make_queues_with(self, make_queue: QueueFactory) -> None:
+        """Have every queue that becomes ready from now on made by `make_queue`: whoever looks on puts its own there."""
+        self._queues.make_queue = make_queue
+
     @property
     def config(self) -> npt.NDArray[Any]:
         """The configuration space as a live record; change it with `change_config`."""

@@ -29,13 +29,16 @@ class QueueSetup:
 
 
 class DeviceQueues:
-    """`setups` by queue number, and `ready`: number -> queue, for those that the driver made ready."""
+    """`setups` by queue number, and `ready`: number -> queue, for those that the driver made ready.
+
+    `make_queue` makes them, from the next one on.
+    """
 
     def __init__(self, count: int, memory: GuestMemory, make_queue: QueueFactory, events: Emitter) -> None:
         self.setups = [QueueSetup() for _ in range(count)]
         self.ready: dict[int, DeviceQueue] = {}
         self._memory = memory
-        self._make_queue = make_queue
+        self.make_queue = make_queue
         self._events = events
 
     def enable(self, number: int, size_max: int, features: int) -> None:
@@ -54,7 +57,7 @@ class DeviceQueues:
 
     def _make(self, number: int, setup: QueueSetup, features: int) -> DeviceQueue:
         addresses = QueueAddresses(setup.size, setup.descriptor, setup.driver, setup.device)
-        return self._make_queue(self._memory, number, addresses, features, self._events)
+        return self.make_queue(self._memory, number, addresses, features, self._events)
 
     def attach_again(self, features: int) -> None:
         """Make every ready queue anew where it stands: guest RAM was mapped elsewhere.
