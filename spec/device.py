@@ -36,6 +36,7 @@ class DeviceId(IntEnum):
     CONSOLE = 3
     ENTROPY = 4
     BALLOON = 5
+    FILE_SYSTEM = 26
 
 
 class Feature(IntEnum):

@@ -8,13 +8,14 @@
 """
 
 import struct
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import construct
 import numpy as np
 
-__all__ = ["VariableSizedLayout", "dtype_of", "struct_of"]
+__all__ = ["VariableSizedLayout", "dtype_of", "offset_of", "struct_of"]
 
 
 class VariableSizedLayout(TypeError):
@@ -34,6 +35,18 @@ def dtype_of(declaration: construct.Construct) -> np.dtype[Any]:
     Raises VariableSizedLayout, naming the field, for anything whose size depends on the data.
     """
     return _dtype_of(declaration, declaration.name or type(declaration).__name__)
+
+
+def offset_of(declaration: construct.Construct, field: str) -> int:
+    """Return the offset of a struct's field, bytes. Raises KeyError if there is no such field.
+
+    >>> from spec.split_ring import DESCRIPTOR
+    >>> offset_of(DESCRIPTOR, "flags")
+    12
+    """
+    fields: Mapping[str, tuple[Any, ...]] = dtype_of(declaration).fields or {}
+    offset: int = fields[field][1]
+    return offset
 
 
 @cache

@@ -69,6 +69,7 @@ _CHAPTERS = (
     "balloon",
     "block",
     "types_described",
+    "drivers_described",
     "vhost_user",
     "errata",
 )

@@ -1,0 +1,129 @@
+"""Checks of a balloon with requests that no driver may send: it may refuse them in any way, and must live on."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from spec.balloon import PAGE_FRAME_SIZE, STATISTIC, BalloonFeature, BalloonQueue
+from vdev.check.bench.request import Request
+from vdev.check.bench.ring import Segment
+from vdev.check.bench.traffic_balloon import frames
+from vdev.check.device.balloon_bench import BALLOON, Balloon
+from vdev.check.registry import BOTH, check
+
+if TYPE_CHECKING:
+    from vdev.check.bench.bench import Bench
+
+_COVERS = ["hostile.device.alive", "hostile.device.memory"]
+
+
+def _give(balloon: Balloon, queue: BalloonQueue, request: Request, segments: Sequence[Segment] = ()) -> None:
+    """Give the device one buffer, and wait until it has done with it in whatever way."""
+    ring = balloon.bench.ring(balloon.numbers[queue])
+    if segments:
+        ring.post(segments=segments)
+    else:
+        ring.post(request)
+    ring.publish()
+    ring.kick()
+    balloon.bench.survives()
+
+
+@check("balloon-hostile.pages-outside-ram", covers=_COVERS, formats=BOTH, types=BALLOON, hostile=True)
+def pages_outside_ram(bench: "Bench") -> None:
+    """Page numbers that are no page of RAM do no harm, neither to the device nor to the guest's pages."""
+    outside = bench.memory.outside() // PAGE_FRAME_SIZE
+    for queue in (BalloonQueue.INFLATE, BalloonQueue.DEFLATE):
+        for number in (outside, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF):
+            _give(Balloon(bench), queue, Request(number.to_bytes(4, "little")))
+
+
+@check("balloon-hostile.odd-requests", covers=_COVERS, formats=BOTH, types=BALLOON, hostile=True)
+def odd_requests(bench: "Bench") -> None:
+    """Requests that are no array of page numbers, or lie where the device is to write, do no harm."""
+    for request in (Request(b"\1\0\0"), Request(bytes(4097)), Request(writable_size=8), Request(bytes(4), 4)):
+        _give(Balloon(bench), BalloonQueue.INFLATE, request)
+
+
+@check("balloon-hostile.pages-out-of-turn", covers=_COVERS, formats=BOTH, types=BALLOON, hostile=True)
+def pages_out_of_turn(bench: "Bench") -> None:
+    """A page that goes in twice, stands twice in a request, or comes out and never went in, does no harm."""
+    for doubled in (False, True):
+        balloon = Balloon(bench)
+        pages = balloon.pages(2)
+        if not doubled:
+            balloon.inflate(pages)
+        _give(balloon, BalloonQueue.INFLATE, Request(frames(pages[:1] * (1 + doubled))))
+    balloon = Balloon(bench)
+    _give(balloon, BalloonQueue.DEFLATE, Request(frames(balloon.pages(2))))
+
+
+@check("balloon-hostile.huge-requests", covers=_COVERS, formats=BOTH, types=BALLOON, hostile=True)
+def huge_requests(bench: "Bench") -> None:
+    """Requests that say they have nearly 4 GiB of page numbers, or of statistics, do no harm."""
+    wanted = [BalloonQueue.INFLATE]
+    features = []
+    if bench.offers(BalloonFeature.STATS_VQ):
+        features.append(BalloonFeature.STATS_VQ)
+        wanted.append(BalloonQueue.STATISTICS)
+    for queue in wanted:
+        balloon = Balloon(bench, *features)
+        page = balloon.pages(1)[0]
+        _give(balloon, queue, Request(), [Segment(page, 0xFFFF_FFFC, writable=False)])
+
+
+@check(
+    "balloon-hostile.odd-statistics",
+    covers=_COVERS,
+    formats=BOTH,
+    types=BALLOON,
+    features=[BalloonFeature.STATS_VQ],
+    hostile=True,
+)
+def odd_statistics(bench: "Bench") -> None:
+    """Statistics that are no array of entries, or not for the device to read, and a second buffer do no harm."""
+    entry = STATISTIC.build({"tag": 4, "val": 1 << 20})
+    for requests in ([Request(entry[:7])], [Request(entry + b"\0")], [Request(writable_size=10)], [Request(entry)] * 2):
+        balloon = Balloon(bench, BalloonFeature.STATS_VQ)
+        for request in requests:
+            _give(balloon, BalloonQueue.STATISTICS, request)
+
+
+@check(
+    "balloon-hostile.odd-hints",
+    covers=_COVERS,
+    formats=BOTH,
+    types=BALLOON,
+    features=[BalloonFeature.FREE_PAGE_HINT],
+    hostile=True,
+)
+def odd_hints(bench: "Bench") -> None:
+    """Ids of 3 and of 8 bytes, hints of parts of pages, and hints outside RAM, do no harm."""
+    for readable in (b"\1\0\0", bytes(8)):
+        _give(Balloon(bench, BalloonFeature.FREE_PAGE_HINT), BalloonQueue.FREE_PAGE, Request(readable))
+    for offset, size in ((0, 100), (100, PAGE_FRAME_SIZE)):
+        balloon = Balloon(bench, BalloonFeature.FREE_PAGE_HINT)
+        page = balloon.pages(2)[0]
+        _give(balloon, BalloonQueue.FREE_PAGE, Request(), [Segment(page + offset, size, writable=True)])
+    balloon = Balloon(bench, BalloonFeature.FREE_PAGE_HINT)
+    outside = Segment(bench.memory.outside() & ~(PAGE_FRAME_SIZE - 1), PAGE_FRAME_SIZE, writable=True)
+    _give(balloon, BalloonQueue.FREE_PAGE, Request(), [outside])
+
+
+@check(
+    "balloon-hostile.odd-reports",
+    covers=_COVERS,
+    formats=BOTH,
+    types=BALLOON,
+    features=[BalloonFeature.PAGE_REPORTING],
+    hostile=True,
+)
+def odd_reports(bench: "Bench") -> None:
+    """Reports of what the device may not write, of parts of pages, and of pages outside RAM, do no harm."""
+    balloon = Balloon(bench, BalloonFeature.PAGE_REPORTING)
+    _give(balloon, BalloonQueue.REPORTING, Request(bytes(64)))
+    balloon = Balloon(bench, BalloonFeature.PAGE_REPORTING)
+    page = balloon.pages(2)[0]
+    _give(balloon, BalloonQueue.REPORTING, Request(), [Segment(page + 8, 16, writable=True)])
+    balloon = Balloon(bench, BalloonFeature.PAGE_REPORTING)
+    outside = Segment(bench.memory.outside() & ~(PAGE_FRAME_SIZE - 1), 2 * PAGE_FRAME_SIZE, writable=True)
+    _give(balloon, BalloonQueue.REPORTING, Request(), [outside])
