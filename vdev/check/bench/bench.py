@@ -1,36 +1,37 @@
 """What a check holds in its hands: one device, all that is between it and a driver, and what is said of it."""
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from random import Random
-from time import monotonic
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from spec.device import Feature, feature_mask, feature_names
+from spec.packed_ring import FIRST_POSITION
 from vdev.check.bench.arena import Arena, Place
 from vdev.check.bench.control import DeviceControl
+from vdev.check.bench.fate import Fate, fate_over_mmio, fate_over_vhost
+from vdev.check.bench.front_end import FrontEnd
 from vdev.check.bench.mmio_control import MmioControl
+from vdev.check.bench.notebook import Notebook
 from vdev.check.bench.packed_ring import PackedRing
 from vdev.check.bench.registers import Registers
 from vdev.check.bench.request import Request
 from vdev.check.bench.ring import Ring, RingParts, Used
 from vdev.check.bench.split_ring import SplitRing
 from vdev.check.bench.traffic import Traffic
-from vdev.check.evidence import Evidence, Shown
+from vdev.check.bench.vhost_control import VhostControl
 from vdev.check.registry import RingFormat
-from vdev.check.target import Target
-from vdev.check.verdict import Failed, Inconclusive, NotApplicable
+from vdev.check.target import ConnectionClosed, Target
+from vdev.check.verdict import Inconclusive, NotApplicable, TargetCrashed
 from vdev.devices.kind import Carrier
-from vdev.events import EventStream, Record
+from vdev.errors import VdevError
+from vdev.events import EventStream
 
 __all__ = ["Bench"]
 
-_RECORD_COUNT = 64
-"""Events that are kept as evidence."""
 
-
-class Bench:
+class Bench(Notebook):
     """One case's: a device of `target` with rings of `ring_format`, and requests of its type. Use it in a `with`.
 
     `random` is what a check takes its luck from. `events`, if given, gets all that happens here as well.
@@ -45,23 +46,17 @@ class Bench:
         random: Random | None = None,
         events: EventStream | None = None,
     ) -> None:
+        super().__init__(events)
         self.target = target
         self.carrier = target.carrier
         self.format = ring_format
         self.traffic = traffic
         self.random = random or Random(0)
         self.memory = Arena()
-        self.sentences: list[str] = []
-        """What was done, a sentence each."""
-        self.records: deque[Record] = deque(maxlen=_RECORD_COUNT)
-        """The last events."""
-        stream = EventStream(monotonic)
-        stream.subscribe(self.records.append)
-        if events is not None:
-            stream.subscribe(events.forward)
-        self._events = stream.emitter("driver")
-        self._control: DeviceControl | None = None
+        self._control: MmioControl | VhostControl | None = None
         self._registers: Registers | None = None
+        self._front_end: FrontEnd | None = None
+        self._is_up = False
         self._offered: int | None = None
         self.features = 0
         """The mask that is negotiated."""
@@ -78,26 +73,47 @@ class Bench:
 
     def close(self) -> None:
         """Close whatever is open here; the target is not."""
+        self._disconnect()
         self.memory.close()
+
+    def _disconnect(self) -> None:
+        self._control, self._is_up = None, False
+        if self._front_end is not None:
+            self._front_end.close()
+            self._front_end = None
 
     # Raw ends
 
     @property
     def control(self) -> DeviceControl:
-        """The calls that both carriers have."""
-        if self._control is None:
+        """The calls that both carriers have; the first look connects, or plugs a new device in."""
+        return self._carried()
+
+    def _carried(self) -> MmioControl | VhostControl:
+        if self._control is None and self.carrier is Carrier.MMIO:
             self._registers = Registers(self.target.plug_in(self.memory.as_guest_memory()), self._events)
             self._control = MmioControl(self._registers, self._events)
+        elif self._control is None:
+            patience = self.target.patience
+            self._front_end = FrontEnd(self.target.connect(), self.memory, patience, self._events)
+            self._control = VhostControl(self._front_end, patience, self._events)
         return self._control
 
     @property
     def registers(self) -> Registers:
         """The raw registers. Raises NotApplicable behind vhost-user."""
-        if self.carrier is not Carrier.MMIO:
+        self._carried()
+        if self._registers is None:
             raise NotApplicable("the device is not behind virtio-mmio registers")
-        assert self.control
-        assert self._registers is not None
         return self._registers
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """The raw vhost-user end. Raises NotApplicable behind virtio-mmio."""
+        self._carried()
+        if self._front_end is None:
+            raise NotApplicable("the device is not behind a vhost-user back end")
+        return self._front_end
 
     @property
     def offered(self) -> int:
@@ -110,6 +126,10 @@ class Bench:
         """Say whether a feature is offered."""
         return bool(self.offered >> feature & 1)
 
+    def has(self, feature: int) -> bool:
+        """Say whether a feature is negotiated."""
+        return bool(self.features >> feature & 1)
+
     # Bring-up
 
     def start(
@@ -121,28 +141,42 @@ class Bench:
         size: int | None = None,
         drive: bool = True,
         place: Place = Place.LOW,
+        bases: Mapping[int, int] | None = None,
+        again: bool = False,
     ) -> None:
         """Bring the device up as a driver does, from a reset to DRIVER_OK.
 
         Negotiated are VERSION_1 if it is offered, RING_PACKED if the case is of that format, what the traffic needs,
         and `features`; with `only`, just those. `queues` are set up, number and size (all that the traffic needs), as
-        large as the device allows; `size` is for all of them. Rings are at `place`. With `drive` false nothing is
-        enabled, and DRIVER_OK is not set.
+        large as the device allows; `size` is for all of them. Rings are at `place`. With `drive` false no ring is
+        started or enabled, and DRIVER_OK is not set.
 
-        Raises NotApplicable if a feature is not offered or a size is too large.
+        `bases` are where rings begin (vhost-user only): an index, in a packed ring a position. With `again` the rings
+        that there are go on where they are, with the features that were negotiated.
+
+        Raises NotApplicable if a feature is not offered, a size is too large, or a carrier has no ring bases.
         """
-        mask = self._choose(features, only)
-        if self.rings:
-            self.reset()
+        if bases and self.carrier is Carrier.MMIO:
+            raise NotApplicable("behind virtio-mmio a ring begins at its beginning")
+        mask = self.features if again else self._choose(features, only)
+        if self._is_up:
+            self._reset()
+        self._is_up = True
         control = self.control
         control.begin()
         names = ", ".join(feature_names(mask)) or "no features"
         if not control.accept_features(mask):
             raise Inconclusive(f"the device did not let FEATURES_OK stand for {names}, all of which it offers")
         self.features = mask
-        wanted = dict(self.traffic.queues(self)) if queues is None else dict(queues)
-        for number, queue_size in wanted.items():
-            self.set_up(number, self._queue_size(number, queue_size, size), place=place)
+        if again:
+            for number, ring in self.rings.items():
+                control.set_up_queue(number, ring.areas, base=ring.base if self.carrier is Carrier.VHOST_USER else 0)
+        else:
+            self.rings.clear()
+            wanted = dict(self.traffic.queues(self)) if queues is None else dict(queues)
+            for number, queue_size in wanted.items():
+                base = (bases or {}).get(number)
+                self.set_up(number, self._queue_size(number, queue_size, size), place=place, base=base)
         sizes = ", ".join(f"{number} ({ring.size})" for number, ring in self.rings.items())
         self.done(f"start the device with {names} and queues {sizes}")
         if drive:
@@ -172,15 +206,15 @@ class Bench:
             raise NotApplicable(f"queue {number} has at most {most} descriptors, not {size}")
         return size or min(wanted, most or wanted)
 
-    def set_up(self, number: int, size: int, *, place: Place = Place.LOW) -> Ring:
-        """Make a ring of the case's format for a queue, and tell the device of it. Returns it."""
+    def set_up(self, number: int, size: int, *, place: Place = Place.LOW, base: int | None = None) -> Ring:
+        """Make a ring of the case's format for a queue that begins at `base`, and tell the device of it. Returns it."""
         parts = RingParts(self.memory, self.control, self.features, self._events)
         ring: Ring
         if self.format is RingFormat.PACKED:
-            ring = PackedRing(parts, number, size, place=place)
+            ring = PackedRing(parts, number, size, place=place, start=FIRST_POSITION if base is None else base)
         else:
-            ring = SplitRing(parts, number, size, place=place)
-        self.control.set_up_queue(number, ring.areas)
+            ring = SplitRing(parts, number, size, place=place, start=base or 0)
+        self.control.set_up_queue(number, ring.areas, base=ring.base if self.carrier is Carrier.VHOST_USER else 0)
         self.rings[number] = ring
         return ring
 
@@ -191,8 +225,24 @@ class Bench:
     def reset(self) -> None:
         """Reset the device; no queue is set up then."""
         self.done("reset the device")
-        self.control.reset()
+        self._reset()
         self.rings.clear()
+
+    def _reset(self) -> None:
+        self._is_up = False
+        self.control.reset()
+
+    def reconnect(self) -> None:
+        """Close the connection and make another; behind virtio-mmio, reset the device.
+
+        Rings stay as they are: `start(again=True)` goes on with them.
+        """
+        if self.carrier is Carrier.MMIO:
+            self._reset()
+            return
+        self.done("close the connection and connect again")
+        self._disconnect()
+        self._carried()
 
     # Requests
 
@@ -221,32 +271,55 @@ class Bench:
         ring.release(posted)
         return used
 
-    # What is said
+    # What became of the device
 
-    def done(self, sentence: str) -> None:
-        """Note what is done."""
-        self.sentences.append(sentence)
+    def barrier(self, ring: Ring) -> None:
+        """Have the device do no more with a ring: over vhost-user it is stopped, behind virtio-mmio all is done."""
+        if self.carrier is Carrier.VHOST_USER:
+            ring.stop()
 
-    def expect(self, is_so: bool, statement: str, *, expected: str, observed: str, shown: Sequence[Shown] = ()) -> None:
-        """Fail if something is not as a statement has it."""
-        if not is_so:
-            self.fail(statement, expected=expected, observed=observed, shown=shown)
+    def survives(self) -> Fate:
+        """Say what became of a device that was given what it may refuse; over vhost-user its rings are stopped then.
 
-    def fail(self, statement: str, *, expected: str, observed: str, shown: Sequence[Shown] = ()) -> NoReturn:
-        """End the check: the device broke the statement."""
-        raise Failed(statement, expected=expected, observed=observed, shown=tuple(shown))
+        Raises TargetHung if it does not answer any more.
+        """
+        control = self._carried()
+        if isinstance(control, MmioControl):
+            fate = fate_over_mmio(control, self.rings.values())
+        else:
+            fate = fate_over_vhost(control, self.front_end, self.rings.values(), self.target.patience)
+        self.done(f"see what became of the device: {fate.value}")
+        return fate
 
-    def inconclusive(self, why: str) -> NoReturn:
-        """End the check: nothing can be said."""
-        raise Inconclusive(why)
+    def is_alive(self) -> None:
+        """Have the device serve a plain request for a new driver, on a new connection or after a reset.
 
-    def not_applicable(self, why: str) -> NoReturn:
-        """End the check: its condition is not met."""
-        raise NotApplicable(why)
+        Raises TargetCrashed or TargetHung if it does not, Inconclusive if its answer is wrong.
+        """
+        try:
+            self.reconnect()
+            self.start()
+            try:
+                request = self.traffic.plain(self)
+            except Inconclusive:
+                return
+            self.exchange(self.ring(), request)
+        except ConnectionClosed as closed:
+            raise TargetCrashed(f"a new driver is not served: {closed}") from closed
 
-    def evidence(self, *, expected: str = "", observed: str = "", shown: Sequence[Shown] = ()) -> Evidence:
-        """Return what was done and the last events, with what was expected and observed."""
-        return Evidence(tuple(self.sentences), expected, observed, tuple(shown), tuple(self.records))
+    def quiesce(self) -> None:
+        """Have the device touch guest RAM no more, if that can still be had; never raises."""
+        control = self._control
+        if control is None:
+            return
+        with suppress(VdevError):
+            if isinstance(control, VhostControl):
+                for number in control.running():
+                    control.stop_queue(number)
+            else:
+                control.reset()
+        if isinstance(control, VhostControl):
+            self._disconnect()
 
     def host(self, action: str, **arguments: Any) -> Mapping[str, Any]:
         """Have the device's host act, as on its control socket. Raises Inconclusive if the target has no host."""

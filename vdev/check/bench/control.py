@@ -72,6 +72,10 @@ class DeviceControl(Protocol):
         """Tell where a queue is, and that it is ready; `base` is where it goes on (vhost-user only)."""
         ...
 
+    def start_queue(self, number: int) -> None:
+        """Have a queue that was set up be served, as far as that is a step of its own."""
+        ...
+
     def stop_queue(self, number: int) -> int | None:
         """Stop a queue: afterwards nothing in it is touched. Returns the ring base where the carrier has one."""
         ...

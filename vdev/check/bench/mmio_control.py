@@ -104,6 +104,9 @@ class MmioControl:
             self._registers.write(register + 4, address >> 32)
         self._registers.write(Register.QUEUE_READY, 1)
 
+    def start_queue(self, number: int) -> None:
+        """Do nothing: a queue is served from QueueReady on."""
+
     def stop_queue(self, number: int) -> int | None:
         """Write 0 to QueueReady and read it back. Raises TargetHung if it stays."""
         self._registers.select_queue(number)

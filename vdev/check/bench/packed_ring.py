@@ -48,8 +48,11 @@ class PackedRing(RawRing):
         ring = allocate(ring_size(size), align=RING_ALIGNMENT, what=f"descriptor ring {name}", place=place)
         driver = allocate(EVENT_SIZE, align=EVENT_ALIGNMENT, what=f"driver event {name}", place=place)
         device = allocate(EVENT_SIZE, align=EVENT_ALIGNMENT, what=f"device event {name}", place=place)
-        for area in (ring, driver, device):
-            self._memory.fill(area, 0)
+        # As a lap before would have left it: what was used then does not look used now.
+        offset, wrap = start & 0x7FFF, start >> 15
+        for slot in range(size):
+            if flags := self.used_flags(wrap if slot < offset else 1 - wrap):
+                self._memory.write(ring.address + _descriptor.size * slot + 14, flags.to_bytes(2, "little"))
         self._driver_event = self._memory.hold(driver)
         self.areas = RingAreas(size, ring.address, driver.address, device.address)
         # Places count on through both values of the wrap counter (`spec.packed_ring.linear`).
@@ -121,6 +124,15 @@ class PackedRing(RawRing):
         """Return position and flags of the device's event suppression structure as they are now."""
         where, flags = _event.unpack(self._memory.read(self.areas.device, EVENT_SIZE))
         return where, flags
+
+    def wrote(self, used: Used) -> bool:
+        """Say whether the flags of a used descriptor have WRITE."""
+        return bool(self.descriptor(used.position & 0x7FFF)[3] & _WRITE)
+
+    @property
+    def base(self) -> int:
+        """What SET_VRING_BASE says if the ring goes on behind what was collected, both sides at the same position."""
+        return self.used_position | self.used_position << 16
 
     def store_driver_event(self, offset_wrap: int, flags: int) -> None:
         """Store the driver's event suppression structure."""
@@ -232,7 +244,7 @@ class PackedRing(RawRing):
         """Say whether there is a used descriptor that was not collected."""
         where = self.used_position
         flags = self.descriptor(where & 0x7FFF)[3]
-        return flags & (_AVAIL | _USED) == self.used_flags(where >> 15) and self._free_count < self.size
+        return flags & (_AVAIL | _USED) == self.used_flags(where >> 15)
 
     def _collect(self, limit: int) -> list[Used]:
         found: list[Used] = []

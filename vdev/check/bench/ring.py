@@ -145,6 +145,23 @@ class Ring(Protocol):
         """Stop the queue; nothing in it is touched afterwards. Returns the ring base over vhost-user."""
         ...
 
+    def resume(self, base: int | None = None) -> None:
+        """Have a stopped queue go on where it was; `base` is what `stop` returned."""
+        ...
+
+    @property
+    def base(self) -> int:
+        """The ring base (vhost-user) with which the ring goes on behind what was collected."""
+        ...
+
+    def has_used(self) -> bool:
+        """Say whether there is a used element that was not collected."""
+        ...
+
+    def has(self, feature: int) -> bool:
+        """Say whether a feature is negotiated."""
+        ...
+
 
 class RawRing(ABC):
     """The part of a ring that does not hang on its format."""
@@ -258,6 +275,11 @@ class RawRing(ABC):
     def stop(self) -> int | None:
         """Stop the queue; nothing in it is touched afterwards. Returns the ring base over vhost-user."""
         return self._control.stop_queue(self.number)
+
+    def resume(self, base: int | None = None) -> None:
+        """Have a stopped queue go on where it was; `base` is what `stop` returned."""
+        self._control.set_up_queue(self.number, self.areas, base=base or 0)
+        self._control.start_queue(self.number)
 
 
 def _parts(begin: int, end: int, cuts: Sequence[int], writable: bool) -> list[tuple[int, int, bool]]:

@@ -54,7 +54,6 @@ class SplitRing(RawRing):
             available_ring_size(size), align=AVAILABLE_ALIGNMENT, what=f"available ring {name}", place=place
         )
         used = allocate(used_ring_size(size), align=USED_ALIGNMENT, what=f"used ring {name}", place=place)
-        self._memory.fill(used, 0)
         self._table, self._available = self._memory.hold(table), self._memory.hold(available)
         self.areas = RingAreas(size, table.address, available.address, used.address)
         self._free = list(range(size))
@@ -104,6 +103,11 @@ class SplitRing(RawRing):
     @property
     def next_used(self) -> int:
         """The used index up to which elements were collected."""
+        return self._next_used
+
+    @property
+    def base(self) -> int:
+        """What SET_VRING_BASE says if the ring goes on behind what was collected."""
         return self._next_used
 
     def used_index(self) -> int:

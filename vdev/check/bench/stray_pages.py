@@ -27,18 +27,16 @@ class StrayRun(NamedTuple):
     content: bytes
 
 
-def stray_runs(fd: int, ours: Sequence[_Run], region_page_count: int) -> Iterator[StrayRun]:
-    """Yield the runs of pages that the file holds outside of `ours` (first and end of each run, ascending).
+def stray_runs(fd: int, file_offset: int, page_count: int, ours: Sequence[_Run]) -> Iterator[StrayRun]:
+    """Yield the runs of pages that the file holds of a region outside of `ours` (first and end of each run, ascending).
 
-    The file consists of regions of `region_page_count` pages. One that is there as a whole was faulted in beforehand:
-    in it only what was written is told.
+    The region is `page_count` pages from `file_offset` on; page numbers begin there. If it is there as a whole, it was
+    faulted in beforehand: then only what was written is told.
     """
-    extents = list(_extents(fd))
+    extents = list(_extents(fd, file_offset, page_count))
+    is_faulted_in = extents == [(0, page_count)]
     for first, end in _without(extents, ours):
-        region = first // region_page_count
-        page = region * region_page_count
-        is_faulted_in = any(low <= page and page + region_page_count <= high for low, high in extents)
-        content = os.pread(fd, (end - first) * PAGE_SIZE, first * PAGE_SIZE)
+        content = os.pread(fd, (end - first) * PAGE_SIZE, file_offset + first * PAGE_SIZE)
         zero_size = len(content) - len(content.lstrip(b"\0"))
         stored_at = zero_size if zero_size < len(content) else None
         if stored_at is None and is_faulted_in:
@@ -47,17 +45,20 @@ def stray_runs(fd: int, ours: Sequence[_Run], region_page_count: int) -> Iterato
         yield StrayRun(first, end - first, stored_at, content[place : place + _SHOWN_SIZE])
 
 
-def _extents(fd: int) -> Iterator[_Run]:
-    offset = 0
-    while True:
+def _extents(fd: int, file_offset: int, page_count: int) -> Iterator[_Run]:
+    offset, limit = file_offset, file_offset + page_count * PAGE_SIZE
+    while offset < limit:
         try:
             begin = os.lseek(fd, offset, os.SEEK_DATA)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
             return
+        if begin >= limit:
+            return
         offset = os.lseek(fd, begin, os.SEEK_HOLE)
-        yield begin // PAGE_SIZE, -(-offset // PAGE_SIZE)
+        first, end = begin - file_offset, min(offset, limit) - file_offset
+        yield first // PAGE_SIZE, -(-end // PAGE_SIZE)
 
 
 def _without(extents: Sequence[_Run], ours: Sequence[_Run]) -> Iterator[_Run]:
