@@ -50,6 +50,8 @@ class GuardedRegion:
         self.backing = FileBacking(os.dup(fd), size, file_offset)
         self._blocks: dict[int, _Block] = {}
         self._free: dict[int, list[int]] = {}
+        self._spent: list[tuple[int, int]] = []
+        """First and end of pages at the region's ends that were released."""
         self._cursor = _RESERVED
         self._found: list[Touched] = []
 
@@ -119,6 +121,8 @@ class GuardedRegion:
         self._found += self._changes_of(block)
         if _RESERVED <= first_page < self.size // PAGE_SIZE - _RESERVED:
             self._free.setdefault(block.page_count, []).append(first_page)
+        else:
+            self._spent.append((first_page, first_page + block.page_count))
 
     # What was touched
 
@@ -144,6 +148,7 @@ class GuardedRegion:
 
     def _touched_guards(self) -> Iterator[Touched]:
         ours = [(block.first_page, block.first_page + block.page_count) for block in self._blocks.values()]
+        ours += self._spent
         ours += [(first, first + count) for count, pages in self._free.items() for first in pages]
         for run in stray_runs(self.fd, self.file_offset, self.size // PAGE_SIZE, sorted(ours)):
             verb = "read" if run.stored_at is None else "written"

@@ -4,15 +4,19 @@ Nothing here touches them either: the file is asked where it has data, and what 
 """
 
 import errno
+import mmap
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from vdev.memory import PAGE_SIZE
 
-__all__ = ["StrayRun", "stray_runs"]
+__all__ = ["StrayRun", "reads_are_seen", "stray_runs"]
 
 _SHOWN_SIZE = 64
+_PROBE_SIZE = 8 << 20
+"""Bytes: room for a huge page."""
 _Run = tuple[int, int]
 
 
@@ -31,10 +35,10 @@ def stray_runs(fd: int, file_offset: int, page_count: int, ours: Sequence[_Run])
     """Yield the runs of pages that the file holds of a region outside of `ours` (first and end of each run, ascending).
 
     The region is `page_count` pages from `file_offset` on; page numbers begin there. If it is there as a whole, it was
-    faulted in beforehand: then only what was written is told.
+    faulted in beforehand: then only what was written is told, as where `reads_are_seen` says no.
     """
     extents = list(_extents(fd, file_offset, page_count))
-    is_faulted_in = extents == [(0, page_count)]
+    is_faulted_in = extents == [(0, page_count)] or not reads_are_seen()
     for first, end in _without(extents, ours):
         content = os.pread(fd, (end - first) * PAGE_SIZE, file_offset + first * PAGE_SIZE)
         zero_size = len(content) - len(content.lstrip(b"\0"))
@@ -43,6 +47,20 @@ def stray_runs(fd: int, file_offset: int, page_count: int, ours: Sequence[_Run])
             continue
         place = stored_at or 0
         yield StrayRun(first, end - first, stored_at, content[place : place + _SHOWN_SIZE])
+
+
+@cache
+def reads_are_seen() -> bool:
+    """Say whether a page that is touched is allocated alone: not where the kernel gives shared memory huge pages."""
+    fd = os.memfd_create("vdev-check-probe", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, _PROBE_SIZE)
+        with mmap.mmap(fd, _PROBE_SIZE) as mapping:
+            mapping[_PROBE_SIZE // 2]
+        pages = _PROBE_SIZE // PAGE_SIZE
+        return list(_extents(fd, 0, pages)) == [(pages // 2, pages // 2 + 1)]
+    finally:
+        os.close(fd)
 
 
 def _extents(fd: int, file_offset: int, page_count: int) -> Iterator[_Run]:
