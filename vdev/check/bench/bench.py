@@ -170,6 +170,7 @@ class Bench(Notebook):
         self.features = mask
         if again:
             for number, ring in self.rings.items():
+                ring.carry_by(control)
                 control.set_up_queue(number, ring.areas, base=ring.base if self.carrier is Carrier.VHOST_USER else 0)
         else:
             self.rings.clear()

@@ -57,8 +57,8 @@ class Conversation:
         """The back end's own requests (`waiting`, `receive`); None before `open_channel`."""
         self.features = 0
         """The mask of the last SET_FEATURES."""
-        self.protocol_features = 0
-        """The mask of those that are agreed."""
+        self.protocol_features: int | None = None
+        """The mask of those that are agreed, None before that was negotiated."""
 
     def close(self) -> None:
         """Close the connection and the channel, and file descriptors that came and that nobody took."""
@@ -197,7 +197,7 @@ class Conversation:
 
     def has(self, feature: int) -> bool:
         """Say whether a protocol feature is agreed."""
-        return bool(self.protocol_features >> feature & 1)
+        return bool((self.protocol_features or 0) >> feature & 1)
 
     def need(self, feature: ProtocolFeature) -> None:
         """Raise NotApplicable unless a protocol feature is agreed."""

@@ -149,6 +149,10 @@ class Ring(Protocol):
         """Have a stopped queue go on where it was; `base` is what `stop` returned."""
         ...
 
+    def carry_by(self, control: DeviceControl) -> None:
+        """Be carried by another connection from now on."""
+        ...
+
     @property
     def base(self) -> int:
         """The ring base (vhost-user) with which the ring goes on behind what was collected."""
@@ -184,6 +188,10 @@ class RawRing(ABC):
     def has(self, feature: int) -> bool:
         """Say whether a feature is negotiated."""
         return bool(self.features >> feature & 1)
+
+    def carry_by(self, control: DeviceControl) -> None:
+        """Be carried by another connection from now on."""
+        self._control = control
 
     # Requests as segments
 

@@ -47,7 +47,7 @@ class VhostControl:
             return
         self._has_session = True
         front_end = self._front_end
-        if not front_end.protocol_features:
+        if front_end.protocol_features is None:
             front_end.negotiate_protocol_features()
         self._expect(_R.SET_OWNER, front_end.acknowledged(_R.SET_OWNER))
         if front_end.has(_F.BACKEND_REQ) and front_end.channel is None:
@@ -72,7 +72,7 @@ class VhostControl:
     def accept_features(self, mask: int) -> bool:
         """SET_FEATURES, and FEATURES_OK if STATUS is agreed; say whether neither was refused."""
         front_end = self._front_end
-        if front_end.offered_features >> PROTOCOL_FEATURES & 1:
+        if front_end.protocol_features:
             mask |= 1 << PROTOCOL_FEATURES
         accepted = front_end.set_features(mask)
         if accepted is None:
