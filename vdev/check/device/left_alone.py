@@ -1,10 +1,11 @@
-"""What a ring looks like that a device has nothing to do with: no used element, no byte in a buffer, no call."""
+"""Whether a device serves a ring, or has nothing to do with it: no used element, no byte in a buffer, no call."""
 
 from vdev.check.bench.arena import FILL
 from vdev.check.bench.bench import Bench
 from vdev.check.bench.ring import Posted, Ring
+from vdev.check.verdict import TargetHung
 
-__all__ = ["LeftAlone", "post_plain"]
+__all__ = ["LeftAlone", "expect_served", "post_plain"]
 
 
 def post_plain(bench: Bench, ring: Ring, count: int = 1) -> list[Posted]:
@@ -12,6 +13,23 @@ def post_plain(bench: Bench, ring: Ring, count: int = 1) -> list[Posted]:
     posted = [ring.post(bench.traffic.plain(bench)) for _ in range(count)]
     ring.publish()
     return posted
+
+
+def expect_served(bench: Bench, ring: Ring, statement: str, how: str) -> None:
+    """Hold it against `statement` that a plain request is carried out; `how` says when, for people."""
+    [posted] = post_plain(bench, ring)
+    ring.kick()
+    try:
+        used = ring.wait_used()
+    except TargetHung as hung:
+        bench.fail(statement, expected=f"a buffer used {how}", observed=str(hung), shown=ring.show_areas())
+    bench.expect(
+        used.id == posted.head,
+        statement,
+        expected=f"buffer {posted.head} used {how}",
+        observed=f"buffer {used.id}",
+        shown=[ring.show_used(used)],
+    )
 
 
 class LeftAlone:
