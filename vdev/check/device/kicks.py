@@ -148,21 +148,3 @@ def _expect_no_more(bench: Bench, ring: Ring) -> None:
         observed=f"{len(more)} used",
         shown=[ring.show_used(one) for one in more],
     )
-
-
-@check(
-    "kicks.late",
-    covers=["split.device.described.available", "packed.device.described.available"],
-    formats=BOTH,
-)
-def late(bench: Bench) -> None:
-    """Buffers that were made available without a kick are used after a later one at the latest."""
-    bench.start()
-    ring = bench.ring()
-    for first in (1, 2):
-        posted = []
-        for _ in range(min(first + 2, most_at_once(bench, ring))):
-            posted.append(ring.post(bench.traffic.plain(bench)))
-            ring.publish()
-        ring.kick()
-        answer_all(bench, ring, posted)

@@ -92,14 +92,16 @@ def make_available(bench: Bench, ring: Ring, count: int, *, indirect: bool = Fal
     return posted
 
 
-def answer_all(bench: Bench, ring: Ring, posted: Sequence[Posted]) -> list[Used]:
-    """Wait until so many were used, see that each was, once, and that each answer is right; returns them as used."""
+def answer_all(bench: Bench, ring: Ring, posted: Sequence[Posted], statement: str | None = None) -> list[Used]:
+    """Wait until so many were used, see that each was, once, and that each answer is right; returns them as used.
+
+    If one is missing, `statement` is broken, or else that a buffer comes back under its name.
+    """
     used = ring.wait_all(len(posted))
-    statement = of_format(bench, split="split.device.described.used-id", packed="packed.device.described.used-id")
     by_name = {one.head: one for one in posted}
     bench.expect(
         sorted(one.id for one in used) == sorted(by_name),
-        statement,
+        statement or of_format(bench, split="split.device.described.used-id", packed="packed.device.described.used-id"),
         expected=f"each of {sorted(by_name)} used once",
         observed=f"{[one.id for one in used]} used",
         shown=[ring.show_used(one) for one in used],
