@@ -24,6 +24,8 @@ def misbehave(behaviour):
     elif name == "exit":
         os._exit(int(value))
     elif name == "hang":
+        if value:
+            open(value, "x").close()  # says that it hangs
         time.sleep(3600)
 
 

@@ -52,7 +52,10 @@ class StatementResult:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole run. `subject` says in a few words by key what was judged (type, socket, features ...), in that order."""
+    """A whole run. `subject` says in a few words by key what was judged (type, socket, features ...), in that order.
+
+    `stopped` says why not all was done, empty if all was: the target was gone, or somebody `interrupted`.
+    """
 
     side: str
     subject: Mapping[str, str]
@@ -60,6 +63,8 @@ class Report:
     cases: tuple[CaseResult, ...]
     seconds: float
     vdev_version: str
+    stopped: str = ""
+    interrupted: bool = False
 
     def statements(self) -> tuple[StatementResult, ...]:
         """Return a result for each statement that a case covers, in the catalogue's order."""

@@ -1,11 +1,11 @@
 """A device in this process behind its virtio-mmio registers: all that it does, it does in a register access."""
 
-import contextlib
 import signal
+import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from vdev.check.target import DEFAULT_PATIENCE, Ending, HostAction, MakeDevice
 from vdev.check.verdict import Judgement, TargetCrashed, TargetHung
@@ -15,6 +15,8 @@ from vdev.memory import GuestMemory
 from vdev.mmio import MmioRegisters
 
 __all__ = ["RegistersTarget"]
+
+_T = TypeVar("_T")
 
 
 class RegistersTarget:
@@ -30,6 +32,7 @@ class RegistersTarget:
         self.patience = patience
         self._make = make
         self._device: Device | None = None
+        self._guard = _Guard(patience)
 
     @property
     def place(self) -> str:
@@ -46,21 +49,20 @@ class RegistersTarget:
             return None
 
         def do(action: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-            with judged(self.patience, f"the host's {action}"):
-                return act(action, arguments)
+            return self._guard.do(lambda: act(action, arguments), "the host's {}", action)
 
         return do
 
-    def connect(self) -> "Any":
+    def connect(self) -> socket.socket:
         """Raise TypeError: there is no socket."""
         raise TypeError("a device in this process has registers, and no socket")
 
     def plug_in(self, memory: GuestMemory) -> MmioRegisters:
         """Return the registers of a new device over `memory`; the one before is closed."""
         self.close()
-        with judged(self.patience, "making the device"):
-            self._device = self._make(memory)
-        return _JudgedRegisters(self._device, self.patience)
+        self._guard.open()
+        device = self._device = self._guard.do(lambda: self._make(memory), "being made")
+        return _JudgedRegisters(device, self._guard)
 
     def settle(self) -> Ending | None:
         """Return None: a device lives as long as its driver, and has died in an access if at all."""
@@ -72,6 +74,7 @@ class RegistersTarget:
 
     def close(self) -> None:
         """Close the device that there is."""
+        self._guard.close()
         if self._device is not None:
             self._device.close()
             self._device = None
@@ -80,45 +83,68 @@ class RegistersTarget:
 class _JudgedRegisters(MmioRegisters):
     """Registers whose device is not trusted."""
 
-    def __init__(self, device: Device, patience: float) -> None:
+    def __init__(self, device: Device, guard: "_Guard") -> None:
         super().__init__(device)
-        self._patience = patience
+        self._guard = guard
 
     def read(self, offset: int, size: int) -> int:
-        with judged(self._patience, f"a read of {size} bytes at {offset:#x}"):
-            return super().read(offset, size)
+        return self._guard.do(
+            lambda: MmioRegisters.read(self, offset, size), "a read of {1} bytes at {0:#x}", offset, size
+        )
 
     def write(self, offset: int, size: int, value: int) -> None:
-        with judged(self._patience, f"a write of {value:#x}, {size} bytes, at {offset:#x}"):
-            super().write(offset, size, value)
+        self._guard.do(
+            lambda: MmioRegisters.write(self, offset, size, value),
+            "a write of {2:#x}, {1} bytes, at {0:#x}",
+            offset,
+            size,
+            value,
+        )
 
 
-@contextlib.contextmanager
-def judged(patience: float, what: str) -> Iterator[None]:
-    """Do `what` with a device that is judged: its exceptions become TargetCrashed, too long a time TargetHung."""
-    try:
-        with _limited(patience, what):
-            yield
-    except (Judgement, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        # Whatever a judged device raises is what is judged.
-        raise TargetCrashed(f"the device raised {type(error).__name__} in {what}: {error}") from error
+class _Guard:
+    """What is done with a judged device: its exceptions become TargetCrashed, too long a time TargetHung."""
 
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._is_inside = False
+        self._what = ""
+        self._handler_before: Any = None
 
-@contextlib.contextmanager
-def _limited(patience: float, what: str) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    def do(self, act: Callable[[], _T], what: str, *values: object) -> _T:
+        """Return what `act` returns; `what` it is, a format for `values`, is for the judgement."""
+        if self._is_inside:
+            # The bench's own code, called by the device's interrupt, looks at a register.
+            return act()
+        has_timer = self._handler_before is not None and threading.current_thread() is threading.main_thread()
+        self._is_inside = True
+        if has_timer:
+            self._what = what.format(*values)
+            signal.setitimer(signal.ITIMER_REAL, self._patience)
+        try:
+            return act()
+        except Judgement:
+            raise
+        except Exception as error:
+            # Whatever a judged device raises is what is judged.
+            raise TargetCrashed(
+                f"the device raised {type(error).__name__} in {what.format(*values)}: {error}"
+            ) from error
+        finally:
+            if has_timer:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            self._is_inside = False
 
-    def expire(_number: int, _frame: FrameType | None) -> None:
-        raise TargetHung(f"{what} did not return within {patience:g} s")
+    def open(self) -> None:
+        """Have the timer's signal raise, if this is the thread that signals reach."""
+        if self._handler_before is None and threading.current_thread() is threading.main_thread():
+            self._handler_before = signal.signal(signal.SIGALRM, self._expire)
 
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, patience)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    def close(self) -> None:
+        """Have the signal do what it did before."""
+        if self._handler_before is not None:
+            signal.signal(signal.SIGALRM, self._handler_before)
+            self._handler_before = None
+
+    def _expire(self, _number: int, _frame: FrameType | None) -> None:
+        raise TargetHung(f"{self._what} did not return within {self._patience:g} s")

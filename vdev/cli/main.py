@@ -5,6 +5,7 @@ import sys
 import click
 
 from vdev import __version__
+from vdev.cli.check import check
 from vdev.cli.control import control
 from vdev.cli.drive import drive
 from vdev.cli.migrate import migrate
@@ -32,6 +33,7 @@ def vdev(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+vdev.add_command(check)
 vdev.add_command(drive)
 vdev.add_command(migrate)
 vdev.add_command(receive)
