@@ -80,6 +80,28 @@ async def test_a_ring_that_no_ring_can_be_is_told_through_its_err_descriptor(fie
         assert device.running
 
 
+async def test_a_broken_device_that_is_reset_by_its_status_reads_as_reset_until_it_breaks_again():
+    device = make_balloon()
+    async with served(device) as front_end:
+        await ready(front_end)
+        for _ in range(2):
+            await front_end.start_ring(0, enable=False)
+            await front_end.stop_ring(0)
+            await front_end.send(R.SET_VRING_ADDR, address(descriptor=16 * MIB - 16))
+            await front_end.send(R.SET_VRING_KICK, u64(0), [front_end.kicks[0]])
+            await front_end.send(R.SET_VRING_ENABLE, state(0, 1))
+            assert await wait_event(front_end.errs[0]) == 1
+            assert await front_end.ask_u64(R.GET_STATUS) & DeviceStatus.DEVICE_NEEDS_RESET
+            await front_end.stop_ring(0)
+            await front_end.send(R.SET_STATUS, u64(0))
+            assert await front_end.ask_u64(R.GET_STATUS) == 0
+            await front_end.send(R.SET_STATUS, u64(DeviceStatus.ACKNOWLEDGE))
+            assert await front_end.ask_u64(R.GET_STATUS) == DeviceStatus.ACKNOWLEDGE
+        await front_end.start_ring(0)
+        await front_end.settle()
+        assert device.running
+
+
 @pytest.mark.parametrize("size", [0, 3, 257, 0xFFFF_FFFF])
 async def test_a_size_that_no_ring_can_have_is_refused(size):
     async with served(make_balloon()) as front_end:
