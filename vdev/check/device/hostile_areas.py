@@ -5,8 +5,11 @@ from dataclasses import replace
 from vdev.check.bench.arena import Place
 from vdev.check.bench.bench import Bench
 from vdev.check.bench.control import RingAreas
+from vdev.check.device.hostile_steps import begin
 from vdev.check.device.plain_requests import answer_all, make_available, most_at_once
 from vdev.check.registry import BOTH, RingFormat, check
+from vdev.check.target import ConnectionClosed
+from vdev.check.verdict import Inconclusive
 
 _COVERS = ("hostile.device.alive", "hostile.device.memory")
 _PARTS = ("descriptor", "driver", "device")
@@ -28,11 +31,15 @@ def anywhere_in_ram(bench: Bench) -> None:
 def _offer_ring_at(bench: Bench, areas: RingAreas) -> None:
     queue = bench.traffic.queue
     others = {number: size for number, size in bench.traffic.queues(bench).items() if number != queue}
-    bench.start(queues=others, drive=False)
-    bench.control.set_up_queue(queue, areas)
+    begin(bench, queues=others, drive=False)
     bench.done(f"queue {queue} has its parts at {areas}")
-    bench.control.run()
-    bench.control.kick(queue)
+    try:
+        bench.control.set_up_queue(queue, areas)
+        bench.control.run()
+        bench.control.kick(queue)
+    except (Inconclusive, ConnectionClosed) as refusal:
+        bench.done(f"so far: {refusal}")
+        return
     bench.survives()
 
 
@@ -53,7 +60,7 @@ def area_outside_ram(bench: Bench) -> None:
 
 @check("hostile.area-over-the-end-of-ram", covers=_COVERS, formats=BOTH, hostile=True)
 def area_over_the_end_of_ram(bench: Bench) -> None:
-    """A ring one of whose parts begins in RAM and ends behind it: any but those that are as small as their alignment."""
+    """A ring one of whose parts begins in RAM and ends behind it: any but the smallest."""
     end = bench.memory.regions[-1].end
     for part in _PARTS if bench.format is RingFormat.SPLIT else _PARTS[:1]:
         areas = _good_areas(bench)

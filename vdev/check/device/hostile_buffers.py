@@ -8,6 +8,7 @@ from spec.split_ring import DescriptorFlag
 from vdev.check.bench.bench import Bench
 from vdev.check.bench.request import Request
 from vdev.check.bench.ring import Segment
+from vdev.check.device.hostile_steps import begin
 from vdev.check.device.raw_chains import make_head_available
 from vdev.check.registry import BOTH, check
 
@@ -38,28 +39,28 @@ def _with_room(bench: Bench, address: int, size: int) -> list[Segment]:
 @check("hostile.buffer-outside-ram", covers=_COVERS, formats=BOTH, hostile=True)
 def buffer_outside_ram(bench: Bench) -> None:
     """A buffer at an address where there is no RAM."""
-    bench.start()
+    begin(bench)
     offer_chain(bench, *_with_room(bench, bench.memory.outside(), _SIZE))
 
 
 @check("hostile.buffer-over-the-end-of-ram", covers=_COVERS, formats=BOTH, hostile=True)
 def buffer_over_the_end_of_ram(bench: Bench) -> None:
     """A buffer that begins in RAM and ends behind it."""
-    bench.start()
+    begin(bench)
     offer_chain(bench, *_with_room(bench, bench.memory.regions[-1].end - 16, _SIZE))
 
 
 @check("hostile.buffer-wraps-at-2-64", covers=_COVERS, formats=BOTH, hostile=True)
 def buffer_wraps_at_2_64(bench: Bench) -> None:
     """A buffer whose end is beyond the largest address, and so seems to lie before its beginning."""
-    bench.start()
+    begin(bench)
     offer_chain(bench, *_with_room(bench, (1 << 64) - 16, _SIZE))
 
 
 @check("hostile.buffer-of-4-gib", covers=_COVERS, formats=BOTH, hostile=True)
 def buffer_of_4_gib(bench: Bench) -> None:
     """A buffer that begins in RAM and has the largest size that a descriptor can name."""
-    bench.start()
+    begin(bench)
     room = bench.memory.allocate(_SIZE, what="beginning of a buffer of 4 GiB")
     offer_chain(bench, *_with_room(bench, room.address, 0xFFFF_FFFF))
 
@@ -67,7 +68,7 @@ def buffer_of_4_gib(bench: Bench) -> None:
 @check("hostile.readable-buffer-outside-ram", covers=_COVERS, formats=BOTH, hostile=True)
 def readable_buffer_outside_ram(bench: Bench) -> None:
     """A device-readable buffer at an address where there is no RAM."""
-    bench.start()
+    begin(bench)
     room = bench.memory.allocate(_SIZE, what="writable part")
     offer_chain(bench, Segment(bench.memory.outside(), _SIZE, False), Segment(room.address, room.size, True))
 
@@ -75,7 +76,7 @@ def readable_buffer_outside_ram(bench: Bench) -> None:
 @check("hostile.readable-behind-writable", covers=_COVERS, formats=BOTH, hostile=True)
 def readable_behind_writable(bench: Bench) -> None:
     """A chain with a device-readable element behind a device-writable one."""
-    bench.start()
+    begin(bench)
     room = bench.memory.allocate(_SIZE, what="writable part")
     data = bench.memory.allocate(_SIZE, data=bytes(_SIZE), what="readable part")
     bench.memory.hold(data)
@@ -86,7 +87,7 @@ def readable_behind_writable(bench: Bench) -> None:
 def no_bytes_at_all(bench: Bench) -> None:
     """A chain whose only element has no bytes."""
     for writable in (True, False):
-        bench.start()
+        begin(bench)
         place = bench.memory.allocate(_SIZE, what="element of no bytes")
         offer_chain(bench, Segment(place.address, 0, writable))
 
@@ -94,7 +95,7 @@ def no_bytes_at_all(bench: Bench) -> None:
 @check("hostile.elements-of-no-bytes", covers=_COVERS, formats=BOTH, hostile=True)
 def elements_of_no_bytes(bench: Bench) -> None:
     """A request with elements of no bytes before, between and behind its own. The text does not say what they mean."""
-    bench.start()
+    begin(bench)
     ring = bench.ring()
     request = bench.traffic.plain(bench)
     border, size = len(request.readable), len(request.readable) + request.writable_size
@@ -108,7 +109,7 @@ def elements_of_no_bytes(bench: Bench) -> None:
 def elements_without_request(bench: Bench) -> None:
     """Chains that are no request of any type: a byte to read, a byte to write, and a whole queue of bytes."""
     for count, writable in ((1, False), (1, True), (bench.traffic.queues(bench)[bench.traffic.queue], False)):
-        bench.start()
+        begin(bench)
         place = bench.memory.allocate(1, data=b"\xff", what="byte")
         offer_chain(bench, *[Segment(place.address, 1, writable)] * min(count, bench.ring().size))
 
@@ -116,7 +117,7 @@ def elements_without_request(bench: Bench) -> None:
 @check("hostile.indirect-without-its-feature", covers=_COVERS, formats=BOTH, hostile=True)
 def indirect_without_its_feature(bench: Bench) -> None:
     """A descriptor that refers to a table, though INDIRECT_DESC was not negotiated."""
-    bench.start()
+    begin(bench)
     table = bench.memory.allocate(32, align=16, data=bytes(32), what="indirect table")
     _offer_head(bench, table.address, table.size, _INDIRECT)
 
@@ -134,7 +135,7 @@ _TABLE = (Feature.INDIRECT_DESC,)
 @check("hostile.table-outside-ram", covers=_COVERS, formats=BOTH, features=_TABLE, hostile=True)
 def table_outside_ram(bench: Bench) -> None:
     """An indirect table at an address where there is no RAM."""
-    bench.start(features=_TABLE)
+    begin(bench, features=_TABLE)
     _offer_head(bench, bench.memory.outside(), 32, _INDIRECT)
 
 
@@ -142,7 +143,7 @@ def table_outside_ram(bench: Bench) -> None:
 def table_of_odd_size(bench: Bench) -> None:
     """Indirect tables of sizes that are no number of descriptors: 1 byte, 15, 17 and 31."""
     for size in (1, 15, 17, 31):
-        bench.start(features=_TABLE)
+        begin(bench, features=_TABLE)
         table = bench.memory.allocate(size, align=16, data=bytes(size), what="indirect table")
         _offer_head(bench, table.address, size, _INDIRECT)
 
@@ -150,7 +151,7 @@ def table_of_odd_size(bench: Bench) -> None:
 @check("hostile.table-of-no-size", covers=_COVERS, formats=BOTH, features=_TABLE, hostile=True)
 def table_of_no_size(bench: Bench) -> None:
     """An indirect table of no bytes."""
-    bench.start(features=_TABLE)
+    begin(bench, features=_TABLE)
     table = bench.memory.allocate(16, align=16, data=bytes(16), what="place of an indirect table of no bytes")
     _offer_head(bench, table.address, 0, _INDIRECT)
 
@@ -158,7 +159,7 @@ def table_of_no_size(bench: Bench) -> None:
 @check("hostile.table-longer-than-the-queue", covers=_COVERS, formats=BOTH, features=_TABLE, hostile=True)
 def table_longer_than_the_queue(bench: Bench) -> None:
     """An indirect table of one entry more than the queue has descriptors, all of them used."""
-    bench.start(features=_TABLE)
+    begin(bench, features=_TABLE)
     ring = bench.ring()
     place = bench.memory.allocate(1, data=b"\x00", what="byte")
     ring.post(segments=[Segment(place.address, 1, False)] * (ring.size + 1), indirect=True)
@@ -170,7 +171,7 @@ def table_longer_than_the_queue(bench: Bench) -> None:
 @check("hostile.table-and-next", covers=_COVERS, formats=BOTH, features=_TABLE, hostile=True)
 def table_and_next(bench: Bench) -> None:
     """INDIRECT and NEXT in one descriptor."""
-    bench.start(features=_TABLE)
+    begin(bench, features=_TABLE)
     table = bench.memory.allocate(32, align=16, data=bytes(32), what="indirect table")
     _offer_head(bench, table.address, table.size, _INDIRECT | _NEXT)
 
@@ -178,7 +179,7 @@ def table_and_next(bench: Bench) -> None:
 @check("hostile.table-within-a-table", covers=_COVERS, formats=BOTH, features=_TABLE, hostile=True)
 def table_within_a_table(bench: Bench) -> None:
     """A table whose entry refers to the table itself."""
-    bench.start(features=_TABLE)
+    begin(bench, features=_TABLE)
     table = bench.memory.allocate(16, align=16, what="indirect table")
     flags_at = 12 if bench.format is BOTH[0] else 14
     entry = bytearray(table.address.to_bytes(8, "little") + (16).to_bytes(4, "little") + bytes(4))

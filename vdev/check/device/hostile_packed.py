@@ -4,6 +4,7 @@ from spec.device import Feature
 from spec.packed_ring import PackedFlag
 from vdev.check.bench.bench import Bench
 from vdev.check.bench.packed_ring import PackedRing
+from vdev.check.device.hostile_steps import begin
 from vdev.check.device.plain_requests import packed_ring
 from vdev.check.device.raw_chains import packed_table
 from vdev.check.registry import RingFormat, check
@@ -27,7 +28,7 @@ def _store_from_behind(ring: PackedRing, descriptors: list[tuple[int, int, int, 
 def list_not_available(bench: Bench) -> None:
     """A list whose second descriptor was not made available: still zero, or marked as used."""
     for flags in (0, int(PackedFlag.AVAIL | PackedFlag.USED)):
-        bench.start()
+        begin(bench)
         ring = packed_ring(bench)
         address = _byte(bench)
         _store_from_behind(
@@ -41,7 +42,7 @@ def list_not_available(bench: Bench) -> None:
 @check("hostile.list-without-end", covers=_COVERS, formats=_PACKED, hostile=True)
 def list_without_end(bench: Bench) -> None:
     """A ring full of descriptors that all go on."""
-    bench.start()
+    begin(bench)
     ring = packed_ring(bench)
     address = _byte(bench)
     _store_from_behind(ring, [(address, 1, 0, _NEXT | _WRITE | ring.available_flags(1))] * ring.size)
@@ -53,7 +54,7 @@ def list_without_end(bench: Bench) -> None:
 def id_out_of_range(bench: Bench) -> None:
     """A buffer id that is not below the queue size. The text does not forbid it."""
     for beyond in (0, 0xFFFF):
-        bench.start()
+        begin(bench)
         ring = packed_ring(bench)
         ring.post(bench.traffic.plain(bench), head=beyond or ring.size)
         ring.publish()
@@ -64,7 +65,7 @@ def id_out_of_range(bench: Bench) -> None:
 @check("hostile.id-twice", covers=_COVERS, formats=_PACKED, hostile=True)
 def id_twice(bench: Bench) -> None:
     """Two buffers of one id in flight."""
-    bench.start()
+    begin(bench)
     ring = packed_ring(bench)
     for _ in range(2):
         ring.post(bench.traffic.plain(bench), head=1)
@@ -76,7 +77,7 @@ def id_twice(bench: Bench) -> None:
 @check("hostile.more-than-the-ring", covers=_COVERS, formats=_PACKED, hostile=True)
 def more_than_the_ring(bench: Bench) -> None:
     """Descriptors that the device has used, marked as available again without a driver's lap."""
-    bench.start()
+    begin(bench)
     ring = packed_ring(bench)
     posted = ring.post(bench.traffic.plain(bench))
     ring.publish()
@@ -95,7 +96,7 @@ def more_than_the_ring(bench: Bench) -> None:
 def event_without_meaning(bench: Bench) -> None:
     """Event suppression structures that mean nothing: reserved flags, and a descriptor without EVENT_IDX."""
     for where, flags in ((0, 3), (0xFFFF, 0xFFFF), (0, 2), (0, 0xFFFC)):
-        bench.start()
+        begin(bench)
         ring = packed_ring(bench)
         ring.store_driver_event(where, flags)
         bench.done(f"the driver's event suppression structure is {where:#06x}, {flags:#06x}")
@@ -109,7 +110,7 @@ def event_without_meaning(bench: Bench) -> None:
 def event_outside_the_ring(bench: Bench) -> None:
     """An event at a descriptor that the ring does not have."""
     for where in (0x7FFF, 0xFFFF):
-        bench.start(features=[Feature.EVENT_IDX])
+        begin(bench, features=[Feature.EVENT_IDX])
         ring = packed_ring(bench)
         ring.store_driver_event(where, 2)
         ring.post(bench.traffic.plain(bench))
@@ -121,7 +122,7 @@ def event_outside_the_ring(bench: Bench) -> None:
 @check("hostile.table-in-a-list", covers=_COVERS, formats=_PACKED, features=[Feature.INDIRECT_DESC], hostile=True)
 def table_in_a_list(bench: Bench) -> None:
     """A list of a direct descriptor and one that refers to a table."""
-    bench.start(features=[Feature.INDIRECT_DESC])
+    begin(bench, features=[Feature.INDIRECT_DESC])
     ring = packed_ring(bench)
     address = _byte(bench)
     table = packed_table(bench, [(address, 1, 0, _WRITE)])
