@@ -56,7 +56,7 @@ class Bench(Notebook):
         self._control: MmioControl | VhostControl | None = None
         self._registers: Registers | None = None
         self._front_end: FrontEnd | None = None
-        self._is_up = False
+        self._is_up = self._is_driven = False
         self._offered: int | None = None
         self.features = 0
         """The mask that is negotiated."""
@@ -77,7 +77,7 @@ class Bench(Notebook):
         self.memory.close()
 
     def _disconnect(self) -> None:
-        self._control, self._is_up = None, False
+        self._control, self._is_up, self._is_driven = None, False, False
         if self._front_end is not None:
             self._front_end.close()
             self._front_end = None
@@ -186,6 +186,7 @@ class Bench(Notebook):
     def drive(self) -> None:
         """Enable the rings, set DRIVER_OK, and do what the device's type wants to have done first."""
         self.control.run()
+        self._is_driven = True
         self.traffic.prepare(self)
 
     def _choose(self, features: Iterable[int], only: Iterable[int] | None) -> int:
@@ -208,7 +209,10 @@ class Bench(Notebook):
         return size or min(wanted, most or wanted)
 
     def set_up(self, number: int, size: int, *, place: Place = Place.LOW, base: int | None = None) -> Ring:
-        """Make a ring of the case's format for a queue that begins at `base`, and tell the device of it. Returns it."""
+        """Make a ring of the case's format for a queue that begins at `base`, and tell the device of it. Returns it.
+
+        It is served at once if the device is driven. Raises Refused (vhost-user) if it does not take it.
+        """
         parts = RingParts(self.memory, self.control, self.features, self._events)
         ring: Ring
         if self.format is RingFormat.PACKED:
@@ -217,6 +221,8 @@ class Bench(Notebook):
             ring = SplitRing(parts, number, size, place=place, start=base or 0)
         self.control.set_up_queue(number, ring.areas, base=ring.base if self.carrier is Carrier.VHOST_USER else 0)
         self.rings[number] = ring
+        if self._is_driven:
+            self.control.start_queue(number)
         return ring
 
     def ring(self, number: int | None = None) -> Ring:
@@ -230,7 +236,7 @@ class Bench(Notebook):
         self.rings.clear()
 
     def _reset(self) -> None:
-        self._is_up = False
+        self._is_up = self._is_driven = False
         self.control.reset()
 
     def reconnect(self) -> None:
@@ -276,7 +282,8 @@ class Bench(Notebook):
 
     def barrier(self, ring: Ring) -> None:
         """Have the device do no more with a ring: over vhost-user it is stopped, behind virtio-mmio all is done."""
-        if self.carrier is Carrier.VHOST_USER:
+        control = self._carried()
+        if isinstance(control, VhostControl) and ring.number in control.running():
             ring.stop()
 
     def survives(self) -> Fate:

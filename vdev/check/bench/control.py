@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["DeviceControl", "RingAreas"]
+from vdev.check.verdict import Inconclusive
+
+__all__ = ["DeviceControl", "Refused", "RingAreas"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,10 @@ class RingAreas:
     descriptor: int
     driver: int
     device: int
+
+
+class Refused(Inconclusive):
+    """The other side said in so many words that it does not do what it was asked for."""
 
 
 class DeviceControl(Protocol):

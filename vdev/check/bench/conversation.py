@@ -13,9 +13,10 @@ from spec.vhost_user import (
     ProtocolFeature,
     protocol_feature_mask,
 )
+from vdev.check.bench.control import Refused
 from vdev.check.bench.message_socket import MessageSocket
 from vdev.check.target import ConnectionClosed
-from vdev.check.verdict import Failed, Inconclusive, NotApplicable
+from vdev.check.verdict import Failed, NotApplicable
 from vdev.errors import BackEndViolation
 from vdev.events import Emitter
 from vdev.vhost_user.framing import Message, parse_payload
@@ -162,12 +163,12 @@ class Conversation:
         return True
 
     def tell(self, request: FrontEndRequest, body: bytes = b"", fds: Sequence[int] = ()) -> None:
-        """Send a request that has no reply and that is legal. Raises Inconclusive if it is refused."""
+        """Send a request that has no reply and that is legal. Raises Refused if it is not obeyed."""
         result = self.acknowledged(request, body, fds)
         if result is None:
             raise ConnectionClosed(f"the target closed the connection in answer to {request.name}")
         if not result:
-            raise Inconclusive(f"the back end refused {request.name}")
+            raise Refused(f"the back end refused {request.name}")
 
     # Features
 
