@@ -12,6 +12,7 @@ from vdev.check.bench.arena import Arena, Place
 from vdev.check.bench.control import DeviceControl
 from vdev.check.bench.fate import Fate, fate_over_mmio, fate_over_vhost
 from vdev.check.bench.front_end import FrontEnd
+from vdev.check.bench.line import Line
 from vdev.check.bench.mmio_control import MmioControl
 from vdev.check.bench.notebook import Notebook
 from vdev.check.bench.packed_ring import PackedRing
@@ -53,9 +54,7 @@ class Bench(Notebook):
         self.traffic = traffic
         self.random = random or Random(0)
         self.memory = Arena()
-        self._control: MmioControl | VhostControl | None = None
-        self._registers: Registers | None = None
-        self._front_end: FrontEnd | None = None
+        self._line = Line(target, self.memory, self._events)
         self._is_up = self._is_driven = False
         self._offered: int | None = None
         self.features = 0
@@ -77,43 +76,25 @@ class Bench(Notebook):
         self.memory.close()
 
     def _disconnect(self) -> None:
-        self._control, self._is_up, self._is_driven = None, False, False
-        if self._front_end is not None:
-            self._front_end.close()
-            self._front_end = None
+        self._is_up = self._is_driven = False
+        self._line.close()
 
     # Raw ends
 
     @property
     def control(self) -> DeviceControl:
         """The calls that both carriers have; the first look connects, or plugs a new device in."""
-        return self._carried()
-
-    def _carried(self) -> MmioControl | VhostControl:
-        if self._control is None and self.carrier is Carrier.MMIO:
-            self._registers = Registers(self.target.plug_in(self.memory.as_guest_memory()), self._events)
-            self._control = MmioControl(self._registers, self._events)
-        elif self._control is None:
-            patience = self.target.patience
-            self._front_end = FrontEnd(self.target.connect(), self.memory, patience, self._events)
-            self._control = VhostControl(self._front_end, patience, self._events)
-        return self._control
+        return self._line.control
 
     @property
     def registers(self) -> Registers:
         """The raw registers. Raises NotApplicable behind vhost-user."""
-        self._carried()
-        if self._registers is None:
-            raise NotApplicable("the device is not behind virtio-mmio registers")
-        return self._registers
+        return self._line.registers
 
     @property
     def front_end(self) -> FrontEnd:
         """The raw vhost-user end. Raises NotApplicable behind virtio-mmio."""
-        self._carried()
-        if self._front_end is None:
-            raise NotApplicable("the device is not behind a vhost-user back end")
-        return self._front_end
+        return self._line.front_end
 
     @property
     def offered(self) -> int:
@@ -249,7 +230,7 @@ class Bench(Notebook):
             return
         self.done("close the connection and connect again")
         self._disconnect()
-        self._carried()
+        assert self.control
 
     # Requests
 
@@ -282,7 +263,7 @@ class Bench(Notebook):
 
     def barrier(self, ring: Ring) -> None:
         """Have the device do no more with a ring: over vhost-user it is stopped, behind virtio-mmio all is done."""
-        control = self._carried()
+        control = self._line.control
         if isinstance(control, VhostControl) and ring.number in control.running():
             ring.stop()
 
@@ -291,7 +272,7 @@ class Bench(Notebook):
 
         Raises TargetHung if it does not answer any more.
         """
-        control = self._carried()
+        control = self._line.control
         if isinstance(control, MmioControl):
             fate = fate_over_mmio(control, self.rings.values())
         else:
@@ -317,9 +298,9 @@ class Bench(Notebook):
 
     def quiesce(self) -> None:
         """Have the device touch guest RAM no more, if that can still be had; never raises."""
-        control = self._control
-        if control is None:
+        if not self._line.is_open:
             return
+        control = self._line.control
         with suppress(VdevError):
             if isinstance(control, VhostControl):
                 for number in control.running():

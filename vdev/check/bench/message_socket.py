@@ -18,7 +18,7 @@ from vdev.check.target import ConnectionClosed
 from vdev.check.verdict import Failed, TargetHung
 from vdev.errors import BackEndViolation
 from vdev.events import Emitter, MessageReceived, MessageSent
-from vdev.vhost_user.framing import Message, MessageDecoder, encode, request_name
+from vdev.vhost_user.framing import Message, MessageDecoder, encode
 
 __all__ = ["MessageSocket"]
 
@@ -39,7 +39,7 @@ class MessageSocket:
         self, sock: socket.socket, requests: type[IntEnum], patience: float, events: Emitter, *, answers: bool = False
     ) -> None:
         self._socket = sock
-        self._requests = requests
+        self._names = {int(request): request.name for request in requests}
         self._patience = patience
         self._events = events
         self._answers = answers
@@ -104,7 +104,7 @@ class MessageSocket:
 
     def name_of(self, request: int) -> str:
         """Return what the text calls a request."""
-        return request_name(self._requests, request) or ""
+        return self._names.get(request) or f"request {request}"
 
     # Receiving
 

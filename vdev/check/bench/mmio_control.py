@@ -142,7 +142,8 @@ class MmioControl:
     def wait(self, number: int, until: Callable[[], bool], what: str) -> None:
         """Raise TargetHung if `until` does not hold now: there is nothing to wait for."""
         if not until():
-            raise TargetHung(f"the device did not {what}: it had done all it would when the register access returned")
+            also = ", and set DEVICE_NEEDS_RESET" if self.status() & DeviceStatus.DEVICE_NEEDS_RESET else ""
+            raise TargetHung(f"the device did not {what} before the register access returned{also}")
 
 
 def _accesses(offset: int, size: int) -> Iterator[tuple[int, int]]:

@@ -20,8 +20,9 @@ from spec.packed_ring import (
 )
 from vdev.check.bench.arena import Buffer, Place
 from vdev.check.bench.control import RingAreas
+from vdev.check.bench.raw_ring import RawRing
 from vdev.check.bench.request import Request
-from vdev.check.bench.ring import Posted, RawRing, RingParts, Segment, Used
+from vdev.check.bench.ring import Posted, RingParts, Segment, Used
 from vdev.check.evidence import Shown
 from vdev.check.registry import RingFormat
 from vdev.memory.order import full_fence, load_fence, store_fence

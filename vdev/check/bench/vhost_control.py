@@ -225,7 +225,9 @@ class VhostControl:
     def wait(self, number: int, until: Callable[[], bool], what: str) -> None:
         """Wait until `until` holds. Raises TargetHung ("did not `what`") or ConnectionClosed."""
         if not self.wait_any(number, until, self._patience):
-            raise TargetHung(f"the target did not {what} within {self._patience:g} s")
+            errors = self._front_end.errors(number)
+            also = ", and signalled the ring's error descriptor" if errors else ""
+            raise TargetHung(f"the target did not {what} within {self._patience:g} s{also}")
 
     def wait_any(self, number: int, until: Callable[[], bool], seconds: float) -> bool:
         """Wait until `until` holds, at most so long; say whether it does. Raises ConnectionClosed."""
