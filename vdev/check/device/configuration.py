@@ -16,7 +16,8 @@ from vdev.check.verdict import NotApplicable
 from vdev.devices.kind import Carrier
 
 _LAYOUTS = {DeviceId.BLOCK: spec.block.CONFIG, DeviceId.BALLOON: spec.balloon.CONFIG}
-_READ_ONLY = {DeviceId.BLOCK: ("capacity",), DeviceId.BALLOON: ("num_pages",)}
+READ_ONLY = {DeviceId.BLOCK: ("capacity",), DeviceId.BALLOON: ("num_pages",)}
+"""Fields of which every driver knows that they are the device's."""
 _SIZES = (256, 128, 96, 64, 60, 56, 48, 40, 36, 32, 24, 20, 16, 12, 8, 4, 2, 1)
 """What a device of an unknown type is asked for, until it has that much."""
 
@@ -117,7 +118,7 @@ def read_only_fields_stay(bench: Bench) -> None:
     assert known.fields is not None
     bench.start()
     before = read(bench)
-    for name in _READ_ONLY[DeviceId(bench.traffic.device_id)]:
+    for name in READ_ONLY[DeviceId(bench.traffic.device_id)]:
         inner, offset = known.fields[name][:2]
         width = min(inner.itemsize, 4)
         bench.control.write_config(offset, bytes(byte ^ 0xFF for byte in before[offset : offset + width]))

@@ -15,12 +15,12 @@ _RESET_READS = 1000
 
 @check("queue-reset.requests-are-dropped", covers=["queue-reset.device.reset.1"], formats=BOTH, features=_NEEDS)
 def requests_are_dropped(bench: Bench) -> None:
-    """What is available in a queue when it is reset is not carried out, nor is the driver notified for it."""
+    """What is available in a queue that was reset is not carried out, nor is the driver notified for it."""
     bench.start(features=_NEEDS)
     ring = bench.ring()
     bench.exchange(ring)
-    still = LeftAlone(bench, ring, post_plain(bench, ring))
     bench.control.reset_queue(ring.number)
+    still = LeftAlone(bench, ring, post_plain(bench, ring))
     ring.kick()
     still.expect("queue-reset.device.reset.1", "after the queue was reset")
 
@@ -56,7 +56,11 @@ def another_size_and_place(bench: Bench) -> None:
 
 def _enable_again(bench: Bench, number: int, size: int) -> Ring:
     bench.done(f"set queue {number} up again with {size} descriptors in other memory")
-    return bench.set_up(number, size)
+    ring = bench.set_up(number, size)
+    if bench.carrier is Carrier.VHOST_USER:
+        bench.front_end.set_kick(number)
+        bench.front_end.enable(number)
+    return ring
 
 
 @check(
