@@ -129,13 +129,16 @@ class VhostControl:
     # Configuration space
 
     def read_config(self, offset: int, size: int) -> bytes:
-        """GET_CONFIG. Raises NotApplicable unless CONFIG is agreed, Inconclusive if there is no answer to it."""
+        """GET_CONFIG from the beginning on, as front ends do: what a field reads is not to hang on how offsets are read.
+
+        Raises NotApplicable unless CONFIG is agreed, Inconclusive if there is no answer to it.
+        """
         self.open_session()
         self._front_end.need(_F.CONFIG)
-        data = self._front_end.get_config(offset, size)
-        if data is None:
-            raise Inconclusive(f"the back end has no {size} bytes at {offset} of configuration space")
-        return data
+        data = self._front_end.get_config(0, offset + size)
+        if data is None or len(data) < offset + size:
+            raise Inconclusive(f"the back end has no {offset + size} bytes of configuration space")
+        return data[offset:]
 
     def write_config(self, offset: int, data: bytes) -> None:
         """SET_CONFIG. Raises NotApplicable unless CONFIG is agreed."""
