@@ -61,7 +61,8 @@ def area_outside_ram(bench: Bench) -> None:
 @check("hostile.area-over-the-end-of-ram", covers=_COVERS, formats=BOTH, hostile=True)
 def area_over_the_end_of_ram(bench: Bench) -> None:
     """A ring one of whose parts begins in RAM and ends behind it: any but the smallest."""
-    end = bench.memory.regions[-1].end
+    last = bench.memory.allocate(16, align=16, what="last bytes of RAM", place=Place.LAST)
+    end = last.address + last.size
     for part in _PARTS if bench.format is RingFormat.SPLIT else _PARTS[:1]:
         areas = _good_areas(bench)
         _offer_ring_at(bench, replace(areas, **{part: end - (16 if part == "descriptor" else 4)}))

@@ -5,6 +5,7 @@ Whatever is meant by them, a device may refuse, ask for a reset, close, stop, or
 
 from spec.device import Feature
 from spec.split_ring import DescriptorFlag
+from vdev.check.bench.arena import Place
 from vdev.check.bench.bench import Bench
 from vdev.check.bench.request import Request
 from vdev.check.bench.ring import Segment
@@ -47,7 +48,8 @@ def buffer_outside_ram(bench: Bench) -> None:
 def buffer_over_the_end_of_ram(bench: Bench) -> None:
     """A buffer that begins in RAM and ends behind it."""
     begin(bench)
-    offer_chain(bench, *_with_room(bench, bench.memory.regions[-1].end - 16, _SIZE))
+    last = bench.memory.allocate(16, what="last bytes of RAM", place=Place.LAST)
+    offer_chain(bench, *_with_room(bench, last.address, _SIZE))
 
 
 @check("hostile.buffer-wraps-at-2-64", covers=_COVERS, formats=BOTH, hostile=True)

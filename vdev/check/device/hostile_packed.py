@@ -19,9 +19,9 @@ def _byte(bench: Bench) -> int:
 
 
 def _store_from_behind(ring: PackedRing, descriptors: list[tuple[int, int, int, int]]) -> None:
-    """Store descriptors of (address, size, id, flags) from slot 0 on, the first at last."""
-    for slot, descriptor in reversed(list(enumerate(descriptors))):
-        ring.store_descriptor(slot, *descriptor)
+    """Store descriptors of (address, size, id, flags) from the next slot on, the first at last."""
+    for slot, descriptor in reversed(list(enumerate(descriptors, ring.slot))):
+        ring.store_descriptor(slot % ring.size, *descriptor)
 
 
 @check("hostile.list-not-available", covers=_COVERS, formats=_PACKED, hostile=True)

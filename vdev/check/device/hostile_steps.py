@@ -11,6 +11,6 @@ def begin(
     bench: Bench, *, features: Iterable[int] = (), queues: Mapping[int, int] | None = None, drive: bool = True
 ) -> None:
     """Start the device, for a driver of its own if one has been there before."""
-    if bench.rings:
+    if bench.sentences:
         bench.reconnect()
     bench.start(features=features, queues=queues, drive=drive)

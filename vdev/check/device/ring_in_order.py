@@ -43,11 +43,11 @@ def oldest_first(bench: Bench) -> None:
     """Nothing is used behind a younger buffer: places that an element passed over stay as they were."""
     for count in (2, 7, 64):
         ring, posted, used = _use_all(bench, count, None)
-        at = 0
+        at, first = 0, used[0].position
         for one in used:
             passed_over = posted[at + 1 : at + one.buffers]
-            for place, buffer in enumerate(passed_over, at + 1):
-                shown = _written_place(ring, place, buffer)
+            for place, buffer in enumerate(passed_over, first + at + 1):
+                shown = _written_place(ring, place % ring.size, buffer)
                 bench.expect(
                     shown is None,
                     "reserved.device.5",

@@ -2,7 +2,7 @@
 
 from spec.device import Feature
 from spec.packed_ring import EVENT_SIZE, PACKED_DESCRIPTOR, ring_size
-from spec.split_ring import USED_ELEMENT, DescriptorFlag, available_ring_size, descriptor_table_size, used_ring_size
+from spec.split_ring import USED_ELEMENT, DescriptorFlag, available_ring_size, descriptor_table_size
 from vdev.check.bench.bench import Bench
 from vdev.check.bench.ring import Ring, Segment
 from vdev.check.device.plain_requests import (
@@ -158,10 +158,11 @@ def other_used_elements(bench: Bench) -> None:
     ring = split_ring(bench)
     elements = ring.areas.device + 4
     bench.memory.write(elements, b"\xee" * (_USED_SIZE * ring.size))
-    one_request(bench, ring)
+    used = one_request(bench, ring)
     barrier(bench, ring)
-    rest = b"\xee" * (used_ring_size(ring.size) - 6 - _USED_SIZE)
-    _expect_same(bench, "split.device.described.used-index", elements + _USED_SIZE, rest, "rest of the used ring")
+    rest = b"\xee" * (_USED_SIZE * (ring.size - used.position - 1))
+    behind = elements + _USED_SIZE * (used.position + 1)
+    _expect_same(bench, "split.device.described.used-index", behind, rest, "rest of the used ring")
 
 
 @check(
@@ -182,8 +183,8 @@ def passed_over_descriptors(bench: Bench) -> None:
     answer_all(bench, ring, [posted])
     barrier(bench, ring)
     statement = "packed.device.described.one-for-a-list"
-    first = ring.areas.descriptor + _DESCRIPTOR_SIZE
-    _expect_same(bench, statement, first, before[_DESCRIPTOR_SIZE:], "rest of the descriptor ring")
+    behind = _DESCRIPTOR_SIZE * (posted.slots[0] + 1)
+    _expect_same(bench, statement, ring.areas.descriptor + behind, before[behind:], "rest of the descriptor ring")
 
 
 @check("untouched.round-the-buffer", covers=["hostile.device.memory"], formats=BOTH)

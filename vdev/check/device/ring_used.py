@@ -158,15 +158,14 @@ def one_after_the_other(bench: Bench) -> None:
     """Used descriptors stand one behind the other, each as many places on as the buffer before it had descriptors."""
     bench.start()
     ring = packed_ring(bench)
-    places, slot = [], 0
+    places = []
     for pieces in (1, 3, 2, 1):
         posted = ring.post(request := bench.traffic.plain(bench), cuts=cut_into(request, pieces))
         before = bench.control.call_count(ring.number)
         ring.publish()
         ring.kick()
         bench.control.wait_call(ring.number, before)
-        places.append((slot, posted.head))
-        slot += len(posted.slots)
+        places.append((posted.slots[0], posted.head))
     barrier(bench, ring)
     both = ring.used_flags(1)
     for slot, head in places:

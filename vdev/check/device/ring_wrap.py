@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from spec.packed_ring import PackedFlag
 from vdev.check.bench.bench import Bench
 from vdev.check.bench.packed_ring import PackedRing
 from vdev.check.device.plain_requests import (
@@ -18,8 +17,6 @@ from vdev.check.device.plain_requests import (
 )
 from vdev.check.registry import BOTH, RingFormat, check
 from vdev.devices.kind import Carrier
-
-_BOTH_BITS = PackedFlag.AVAIL | PackedFlag.USED
 
 
 def _small(bench: Bench) -> dict[int, int]:
@@ -47,7 +44,8 @@ def index_counts_each_buffer(bench: Bench) -> None:
     """The used index is the number of buffers used so far, and runs on past the queue size."""
     bench.start(queues=_small(bench))
     ring = split_ring(bench)
-    for count in range(1, 2 * ring.size + 2):
+    first = ring.used_index()
+    for count in range(first + 1, first + 2 * ring.size + 2):
         one_request(bench, ring)
         bench.expect(
             ring.used_index() == count,
@@ -65,10 +63,10 @@ def index_counts_each_buffer(bench: Bench) -> None:
 )
 def index_at_65536(bench: Bench) -> None:
     """Both indices go from 65535 to 0, one by one and in a batch across."""
-    for base, batch in ((0xFFFD, 1), (0xFFFE, 4), (0xFFFF, 2)):
+    for base, batch in ((0xFFFC, 1), (0xFFFD, 4), (0xFFFE, 2)):
         bench.start(bases={bench.traffic.queue: base})
         ring = split_ring(bench)
-        index = base
+        index = ring.used_index()
         for _ in range(4):
             answer_all(bench, ring, make_available(bench, ring, batch))
             index = (index + batch) & 0xFFFF
@@ -89,9 +87,8 @@ def counter_in_used_flags(bench: Bench) -> None:
     """AVAIL and USED of a used descriptor are 1 in the first lap, 0 in the second, 1 in the third, and so on."""
     bench.start(queues=_small(bench))
     ring = packed_ring(bench)
-    place = 0
-    for _ in range(3 * ring.size):
-        slot, wrap = place % ring.size, place // ring.size % 2 == 0
+    for number in range(3 * ring.size):
+        slot, wrap = ring.slot, ring.wrap
         posted = ring.post(bench.traffic.plain(bench))
         ring.publish()
         before = ring.descriptor(slot)
@@ -99,14 +96,13 @@ def counter_in_used_flags(bench: Bench) -> None:
         bench.control.wait(ring.number, partial(_flags_changed, ring, slot, before[3]), f"use descriptor {slot}")
         flags = ring.descriptor(slot)[3]
         bench.expect(
-            flags & _BOTH_BITS == (_BOTH_BITS if wrap else 0),
+            flags & ring.used_flags(1) == ring.used_flags(wrap),
             "packed.device.described.used-flags",
-            expected=f"AVAIL and USED both {int(wrap)} in descriptor {slot}, in lap {place // ring.size}",
+            expected=f"AVAIL and USED both {wrap} in descriptor {slot}, buffer {number + 1} of a ring of {ring.size}",
             observed=f"flags {flags:#06x}, available with {before[3]:#06x}",
             shown=[bench.memory.show(ring.areas.descriptor + 16 * slot, 16, f"descriptor {slot}")],
         )
         answer_all(bench, ring, [posted])
-        place += len(posted.slots)
 
 
 def _flags_changed(ring: PackedRing, slot: int, flags: int) -> bool:
