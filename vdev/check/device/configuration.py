@@ -9,6 +9,7 @@ import spec.balloon
 import spec.block
 from spec.device import DeviceId
 from spec.layout import dtype_of
+from spec.vhost_user import ProtocolFeature
 from vdev.check.bench.bench import Bench
 from vdev.check.evidence import Shown
 from vdev.check.registry import check
@@ -35,9 +36,14 @@ def size(bench: Bench) -> int:
         if known is None:
             raise NotApplicable("a device of this type has no configuration space that is known here")
         return known.itemsize
-    for count in _SIZES:
-        if bench.control.read_config(0, count):
-            return count if known is None else min(count, known.itemsize)
+    front_end = bench.front_end
+    if not front_end.has(ProtocolFeature.CONFIG):
+        bench.control.begin()
+        front_end.need(ProtocolFeature.CONFIG)
+    most = max(_SIZES) if known is None else known.itemsize
+    for count in (most, *_SIZES):
+        if count <= most and front_end.get_config(0, count):
+            return count
     raise NotApplicable("the device has no configuration space")
 
 

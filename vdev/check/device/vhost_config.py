@@ -15,6 +15,8 @@ _S = "vhost-user.back-end."
 _CONFIG = [_F.CONFIG]
 _STATUS = [_F.STATUS]
 _RESET = [_F.RESET_DEVICE]
+_PART = 4
+"""Bytes."""
 
 
 @check("config.reply-is-as-large-as-asked", covers=[_S + "config.1"], carriers=VHOST, protocol_features=_CONFIG)
@@ -33,6 +35,25 @@ def reply_is_as_large_as_asked(bench: Bench) -> None:
             expected=f"the first {count} bytes of configuration space",
             observed=f"{len(data or b'')} bytes",
             shown=[Shown("configuration space", whole or b""), Shown("answer", data or b"")],
+        )
+
+
+@check("config.reply-begins-where-asked", covers=[_S + "config.6"], carriers=VHOST, protocol_features=_CONFIG)
+def reply_begins_where_asked(bench: Bench) -> None:
+    """GET_CONFIG of a part that does not begin at 0 has that part's bytes."""
+    bench.control.begin()
+    end = size(bench)
+    whole = bench.front_end.get_config(0, end) or b""
+    if end < _PART or len(set(whole)) == 1:
+        bench.not_applicable("the parts of configuration space cannot be told apart")
+    for offset in range(_PART, end - _PART + 1, _PART):
+        data = bench.front_end.get_config(offset, _PART)
+        bench.expect(
+            data == whole[offset : offset + _PART],
+            _S + "config.6",
+            expected=f"bytes {offset} to {offset + _PART - 1} of configuration space",
+            observed=f"other bytes for an offset of {offset}",
+            shown=[Shown("configuration space", whole), Shown("answer", data or b"")],
         )
 
 
@@ -69,7 +90,8 @@ def read_only_is_not_taken(bench: Bench) -> None:
     assert known is not None
     assert known.fields is not None
     bench.start()
-    before = bench.front_end.get_config(0, known.itemsize) or b""
+    end = size(bench)
+    before = bench.front_end.get_config(0, end) or b""
     for name in READ_ONLY[DeviceId(bench.traffic.device_id)]:
         inner, offset = known.fields[name][:2]
         wrong = bytearray(before)
@@ -78,7 +100,7 @@ def read_only_is_not_taken(bench: Bench) -> None:
         )
         if bench.front_end.set_config(0, bytes(wrong)) is None:
             return
-    after = bench.front_end.get_config(0, known.itemsize) or b""
+    after = bench.front_end.get_config(0, end) or b""
     bench.expect(
         before == after,
         _S + "config.3",
