@@ -129,7 +129,7 @@ class VhostControl:
     # Configuration space
 
     def read_config(self, offset: int, size: int) -> bytes:
-        """GET_CONFIG from the beginning on, as front ends do: what a field reads is not to hang on how offsets are read.
+        """GET_CONFIG from the beginning on, as front ends do: what a field reads is not to hang on an offset.
 
         Raises NotApplicable unless CONFIG is agreed, Inconclusive if there is no answer to it.
         """
