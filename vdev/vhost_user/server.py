@@ -4,6 +4,7 @@ import array
 import errno
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
@@ -64,12 +65,21 @@ class BackEnd:
     """Serves `device`, whose guest RAM is the front end's to tell, to one front end after the other.
 
     `statistics` can be read at any time. With `owns_memory` the device keeps the guest RAM that it was made with, and
-    the front end must tell of that and no other. `events` gets front ends, their violations, and kicks.
+    the front end must tell of that and no other. `events` gets front ends, their violations, and kicks; each kick just
+    before the device looks. `make_session` makes another kind of session: one that looks on.
     """
 
-    def __init__(self, device: Device, *, owns_memory: bool = False, events: Emitter = SILENT) -> None:
+    def __init__(
+        self,
+        device: Device,
+        *,
+        owns_memory: bool = False,
+        events: Emitter = SILENT,
+        make_session: Callable[..., Session] = Session,
+    ) -> None:
         self.device = device
         self._events = events
+        self._make_session = make_session
         self._owns_memory = owns_memory
         self._keeps_state = False
         self._session: Session | None = None
@@ -133,7 +143,7 @@ class BackEnd:
         self._front_end_count += 1
         with sock:
             self.device.busy_wait = BusyWait()
-            session = self._session = Session(
+            session = self._session = self._make_session(
                 self.device, before_close=trio.lowlevel.notify_closing, owns_memory=self._owns_memory
             )
             session.on_violation = self._note

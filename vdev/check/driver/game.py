@@ -13,19 +13,23 @@ from spec.statements import catalogue
 from vdev.check.driver.judged_queue import JudgedQueue, Spent
 from vdev.check.driver.observation import Observation
 from vdev.check.driver.picture import Picture
-from vdev.check.verdict import Inconclusive, Judgement, TargetHung
+from vdev.check.verdict import Failed, Inconclusive, Judgement, TargetHung
 from vdev.device import Device
 from vdev.devices.kind import Carrier
 
-__all__ = ["Game", "GameKind", "Stage", "driver_games", "game"]
+__all__ = ["LIVES_ON", "Game", "GameKind", "Stage", "driver_games", "game"]
+
+
+LIVES_ON = "driver.described.lives-on"
+"""The statement of games that have no other."""
 
 
 @dataclass(frozen=True, slots=True)
 class GameKind:
     """What is known of a game before it is played.
 
-    `covers` are the ids of the statements that it shows kept, empty where only rules judge while it is played. It is
-    played behind `carriers`, with devices of `types` (None for all), where all of `features` were agreed (bit numbers).
+    `covers` are the ids of the statements that it shows kept, LIVES_ON if there is no other. It is played behind
+    `carriers`, with devices of `types` (None for all), where all of `features` were agreed (bit numbers).
     A game that `needs_start` decides something at the driver's start, and has a start of its own. With
     `per_format` it is played once for each ring format.
     """
@@ -49,6 +53,8 @@ class Stage:
     queues: dict[int, JudgedQueue]
     picture: Picture
     random: Random
+    variant: str
+    """The ring format of this start."""
 
     def call_driver(self, number: int) -> None:
         """Interrupt for what was given back of a queue, if the driver wants that."""
@@ -70,6 +76,8 @@ class Game:
     kind: ClassVar[GameKind]
     aim: ClassVar[str] = "buffers were given back"
     enough: ClassVar[int] = 8
+    stirs: ClassVar[bool] = True
+    """Whether a driver that only answers is asked for things meanwhile, as `vdev.check.driver.stir` has it."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -77,7 +85,17 @@ class Game:
         """How often the device did what this game is about."""
         self.refused = ""
         """Why the driver does not use the device, empty while it does."""
+        self.passed_over = False
+        """Whether the driver found that there is no device."""
+        self.finding: Judgement | None = None
+        """What the game has found, which ends it."""
         self._used_before = stage.picture.used_count
+
+    @property
+    def statement(self) -> str:
+        """The statement that a driver breaks who does not live through this: the first that is about this format."""
+        other = "packed." if self.stage.variant == "split" else "split."
+        return next(each for each in (*self.kind.covers, LIVES_ON) if not each.startswith(other))
 
     @classmethod
     def offers(cls, offered: int) -> int:
@@ -88,6 +106,15 @@ class Game:
     def answers(cls, offset: int, value: int, read_count: int) -> int:
         """Return what the driver gets when it reads a register with `value` for the `read_count`th time."""
         return value
+
+    def refuses_features(self) -> bool:
+        """Say whether the device refuses the features with which the driver now sets FEATURES_OK."""
+        return False
+
+    def fail(self, statement: str, *, expected: str, observed: str) -> None:
+        """Have the game end with a breach of one of its statements; the first one counts."""
+        if self.finding is None:
+            self.finding = Failed(statement, expected=expected, observed=observed)
 
     @property
     def progress(self) -> int:
@@ -129,6 +156,12 @@ class Game:
     def overdue(self, patience: float) -> Judgement:
         """Return what is to be said when nothing was seen for `patience` seconds."""
         count, wanted = self.progress, self.enough
+        if self.refused and self.acted:
+            return Failed(
+                self.statement,
+                expected="the driver to go on: the device did nothing that it must not do",
+                observed=f"the driver gave up: {self.refused}",
+            )
         if self.refused:
             return Inconclusive(f"the driver does not use the device: {self.refused}")
         if self.acted and count:
@@ -161,7 +194,7 @@ def game(
     """
 
     def register(cls: _GameType) -> _GameType:
-        statements = tuple(covers)
+        statements = tuple(covers) or (LIVES_ON,)
         if name in _games:
             raise ValueError(f"there are two games {name}")
         if unknown := [statement for statement in statements if statement not in catalogue()]:

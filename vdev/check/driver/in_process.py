@@ -61,14 +61,15 @@ class _Clock:
 
 def judge_in_process(
     judge: Judge,
-    start_driver: Callable[[Window, GuestMemory], JudgedDriver],
+    start_driver: Callable[[Window, GuestMemory], JudgedDriver | None],
     *,
     memory_size: int,
     can_stop: Callable[[JudgedDriver], None] = lambda _: None,
 ) -> None:
     """Have `judge` sit over a driver that `start_driver` starts anew for each start of the plan.
 
-    It raises a VdevError if the driver does not take the device. `can_stop` removes the driver at the end.
+    It raises a VdevError if the driver does not take the device, and returns None if it finds none. `can_stop` removes
+    the driver at the end.
     """
     for start in judge.plan.starts:
         _sit(judge, start, start_driver, memory_size, can_stop)
@@ -77,7 +78,7 @@ def judge_in_process(
 def _sit(
     judge: Judge,
     start: Start,
-    start_driver: Callable[[Window, GuestMemory], JudgedDriver],
+    start_driver: Callable[[Window, GuestMemory], JudgedDriver | None],
     memory_size: int,
     stop: Callable[[JudgedDriver], None],
 ) -> None:
@@ -96,6 +97,8 @@ def _sit(
     driver: JudgedDriver | None = None
     try:
         driver = start_driver(window, memory)
+        if driver is None:
+            sitting.note_passed_over()
     except VdevError as error:
         sitting.note_refusal(str(error))
     for _ in range(_ROUNDS):
@@ -107,8 +110,8 @@ def _sit(
                 interrupts = 0
                 driver.handle_interrupt()
             busy = driver.step() or bool(interrupts)
-            if driver.gave_up is not None:
-                sitting.note_refusal(driver.gave_up)
+        if driver is not None and driver.gave_up is not None:
+            sitting.note_refusal(driver.gave_up)
         if not busy:
             sitting.note_silence(certain=True)
             clock.now += _ROUND

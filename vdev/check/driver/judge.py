@@ -6,11 +6,11 @@ from typing import Any
 import vdev
 from vdev.check.driver.ledger import Ledger
 from vdev.check.driver.plan import Start, plan_starts
+from vdev.check.driver.scratch_disk import scratch_disk
 from vdev.check.driver.sitting import DeviceMaker, Sitting
 from vdev.check.result import CaseResult, Report
 from vdev.devices.kind import Carrier
 from vdev.devices.registry import device_kind
-from vdev.events import Emitter
 from vdev.memory import GuestMemory
 
 __all__ = ["Judge"]
@@ -20,7 +20,8 @@ class Judge:
     """One run about the driver of one type of device, behind `carrier`.
 
     `offered` is a mask of what the driver is offered at most; `only` as `plan_starts` has it; `options` are the device
-    type's. `make_device` makes another device than `options` say. `repeat` gives the command for a case's name.
+    type's. `make_device` makes another device than they say, of a type that need not have a name here. `repeat` gives
+    the command for a case's name.
 
     Raises UserError for a type, a name or options that do not exist.
     """
@@ -38,18 +39,15 @@ class Judge:
         seed: int = 0,
         repeat: Callable[[str], str] = lambda _: "",
     ) -> None:
-        kind = device_kind(device_type)
-
-        def made(memory: GuestMemory, events: Emitter) -> Any:
-            return kind.make(memory, options, carrier=carrier, events=events)
-
+        if make_device is None:
+            make_device = _maker(device_type, carrier, options)
         self.device_type = device_type
         self.carrier = carrier
         self.seed = seed
         self.patience = patience
         self.ledger = Ledger(device_type, carrier, repeat)
         self.plan = plan_starts(device_type, carrier, offered=offered, only=only)
-        self._make_device = make_device or made
+        self._make_device = make_device
 
     def sit(self, start: Start, memory: GuestMemory, carrier: Carrier, clock: Callable[[], float]) -> Sitting:
         """Return the sitting for one start of the driver, whose RAM is `memory`; the clock's unit is the second."""
@@ -77,3 +75,10 @@ class Judge:
         return Report(
             "driver", {"type": self.device_type, **subject}, self.seed, self.cases(), seconds, vdev.__version__
         )
+
+
+def _maker(device_type: str, carrier: Carrier, options: Mapping[str, Any] | None) -> DeviceMaker:
+    if device_type == "block" and not options:
+        return scratch_disk
+    kind = device_kind(device_type)
+    return lambda memory, events: kind.make(memory, options, carrier=carrier, events=events)

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from spec.device import Feature
-from vdev.check.driver.observation import KickWish, KickWished, Observation
+from vdev.check.driver.observation import DeviceWrote, KickWish, KickWished, Observation
 from vdev.check.driver.packed_watch import PackedWatch
 from vdev.check.driver.split_watch import SplitWatch
+from vdev.memory import GuestMemory
 from vdev.virtqueue.chain import Chain, ChainBatch
 from vdev.virtqueue.queue import DeviceQueue, QueueState
 
@@ -70,6 +71,13 @@ class JudgedQueue:
         spent, self.held = self.held, []
         self.release(spent if order is None else [spent[place] for place in order])
         return len(spent)
+
+    def write(self, memory: GuestMemory, pieces: Sequence[tuple[int, bytes]]) -> None:
+        """Write into guest RAM that requests name, (address, bytes) each. Raises GuestAddressError."""
+        self.watch.look()
+        for address, data in pieces:
+            memory.write(address, data)
+            self._tell(DeviceWrote(self.number, self.watch.format, address, len(data)))
 
     def ask_for_kick_at(self, ahead: int) -> None:
         """Want one notification, when `ahead` more entries than now are available. Needs EVENT_IDX."""

@@ -27,7 +27,8 @@ class Conditions:
 class Ledger:
     """The results of one run about one driver, behind one carrier, of one type of device.
 
-    A rule that was broken has a result for each game in which that was found; one that never was has a single result.
+    A rule that was broken has a result for each way in which that was found, with the first game in which it was; one
+    that never was has a single result.
     `repeat` turns a case's name into the command that does just it again.
     """
 
@@ -35,14 +36,18 @@ class Ledger:
         self.device_type = device_type
         self.carrier = carrier
         self.seen = Conditions()
+        self.on_game: Callable[[CaseResult], None] = lambda _: None
+        """Told of each game's result as it comes."""
         self._repeat = repeat
         self._games: list[CaseResult] = []
         self._breaches: dict[str, list[CaseResult]] = {}
         self._exercised: Counter[str] = Counter()
 
     def note_breach(self, kind: RuleKind, variant: str, judgement: Judgement, evidence: Evidence) -> None:
-        """Take note of what ended a rule early."""
-        self._breaches.setdefault(kind.name, []).append(self._result(kind, variant, judgement, evidence, 0.0))
+        """Take note of what ended a rule early. What was found in the same words before is not noted again."""
+        known = self._breaches.setdefault(kind.name, [])
+        if all(case.why != str(judgement) for case in known):
+            known.append(self._result(kind, variant, judgement, evidence, 0.0))
 
     def note_rule(self, rule: Rule) -> None:
         """Take note, at the end of a start, of a rule that was not broken."""
@@ -53,10 +58,11 @@ class Ledger:
     ) -> None:
         """Take note of how a game ended; None if the driver lived through it."""
         self._games.append(self._result(kind, variant, judgement, evidence, seconds))
+        self.on_game(self._games[-1])
 
-    def is_noted(self, kind: GameKind) -> bool:
-        """Say whether a game has a result."""
-        return any(case.check == f"game.{kind.name}" for case in self._games)
+    def note_unplayed(self, kind: GameKind, variant: str, why: str) -> None:
+        """Take note of a game that is not played, and why its condition is not met."""
+        self.note_game(kind, variant, NotApplicable(why), Evidence(), 0.0)
 
     def _result(
         self, kind: RuleKind | GameKind, variant: str, judgement: Judgement | None, evidence: Evidence, seconds: float
@@ -66,7 +72,7 @@ class Ledger:
             check=name,
             variant=variant,
             summary=kind.summary,
-            covers=kind.covers,
+            covers=_of_format(kind.covers, variant.rpartition("/")[2]),
             verdict=judgement.verdict if judgement is not None else Verdict.PASS,
             statement=judgement.statement if isinstance(judgement, Failed) else None,
             why=str(judgement) if judgement is not None else "",
@@ -98,3 +104,11 @@ class Ledger:
         if kind.formats and not self.seen.formats.intersection(kind.formats):
             return NotApplicable(f"no queue was {' or '.join(each.value for each in kind.formats)}")
         return Inconclusive(f"the driver never {kind.awaits}")
+
+
+def _of_format(covers: tuple[str, ...], ring_format: str) -> tuple[str, ...]:
+    """Return those statements that say something about rings of a format, or about none."""
+    others = [f"{each.value}." for each in RingFormat if each.value != ring_format]
+    if len(others) == len(RingFormat):
+        return covers
+    return tuple(each for each in covers if not each.startswith(tuple(others)))

@@ -13,6 +13,7 @@ __all__ = [
     "ConfigRead",
     "ConfigWritten",
     "DeviceWasReset",
+    "DeviceWrote",
     "DriverEventSeen",
     "EntryChanged",
     "EntryKept",
@@ -258,6 +259,14 @@ class ChainGivenBack(RingObservation):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceWrote(RingObservation):
+    """The device wrote into guest RAM that a request names, as it may."""
+
+    address: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class DriverEventSeen(RingObservation):
     """What the driver's area says of the notifications that it wants, when that changed: bytes and their address."""
 
@@ -290,12 +299,15 @@ class KickWished(RingObservation):
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived(Observation):
-    """The front end sent a message; the back end has not yet looked at it. `flags` are the header's."""
+    """The front end sent a message; the back end has not yet looked at it. `flags` are the header's.
+
+    The file descriptors are the message's: they may be looked at, and are closed or taken after this.
+    """
 
     request: int
     flags: int
     body: bytes
-    fd_count: int
+    fds: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

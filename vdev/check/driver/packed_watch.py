@@ -150,6 +150,9 @@ class PackedWatch:
     def spoil_suppression(self) -> None:
         """Nothing: the one structure of a packed queue has nothing in it that must be ignored."""
 
+    def restore_suppression(self) -> None:
+        """Nothing."""
+
 
 def _descriptor(place: int, at: int, data: bytes) -> RawDescriptor:
     address, size, link, flags = _unpack(data)

@@ -54,6 +54,8 @@ class Picture:
     memory: GuestMemory
     device_type: str
     device_id: int
+    queue_count: int
+    """How many queues the device has."""
     offered: int
     """What the device offers."""
     shown: int = 0
@@ -114,7 +116,10 @@ class Picture:
                 self.queues.pop(seen.number, None)
             case DeviceWasReset():
                 self.reset_count += 1
-                self.features, self.accepted, self.shown, self.read_mask = None, 0, 0, 0
+                self.features, self.accepted = None, 0
+                if self.carrier is Carrier.MMIO:
+                    # A front end asks once, and knows it from then on.
+                    self.shown = self.read_mask = 0
 
     def _note_status(self, seen: StatusWritten) -> None:
         new = seen.value & ~seen.before

@@ -75,7 +75,11 @@ class JudgedRegisters:
         elif size == 4:
             self._tell_write(offset, value)
         before = int(device.status)
+        offered = device.offered_features
+        if offset == Register.STATUS and value & ~before & DeviceStatus.FEATURES_OK and sitting.game.refuses_features():
+            device.offered_features = 0
         self._registers.write(offset, size, value)
+        device.offered_features = offered
         sitting.picture.status = int(device.status)
         if offset == Register.STATUS and size == 4 and not value:
             self._read_counts.clear()

@@ -24,6 +24,7 @@ from vdev.check.driver.packed_watch import PackedWatch
 from vdev.check.driver.picture import Picture
 from vdev.check.driver.rule import Rule, RuleKind
 from vdev.check.driver.split_watch import SplitWatch
+from vdev.check.driver.stir import stirrer_of
 from vdev.check.evidence import Evidence
 from vdev.check.registry import RingFormat
 from vdev.check.verdict import Inconclusive, Judgement, NotApplicable, TargetCrashed
@@ -38,6 +39,8 @@ __all__ = ["DeviceMaker", "Sitting"]
 
 DeviceMaker = Callable[[GuestMemory, Emitter], Device]
 
+_MESSAGE_FEATURES = (1 << 64) - 1
+"""What a vhost-user message has room for."""
 _EVENTS_KEPT = 24
 _STUCK = 4
 """So many patiences a driver may be busy with other things without getting on with a game."""
@@ -72,7 +75,7 @@ class Sitting:
         self._variant = variant
         self._clock = clock
         self._patience = patience
-        stream = EventStream(clock)
+        self.stream = stream = EventStream(clock)
         self._events: deque[Record] = deque(maxlen=_EVENTS_KEPT)
         stream.subscribe(self._events.append)
         self.emitter = stream.emitter("device")
@@ -80,10 +83,19 @@ class Sitting:
         self.device.make_queues_with(self._make_queue)
         first = self._games[0].make
         device.offered_features = first.offers(device.offered_features & (-1 if offered is None else offered))
-        self.picture = Picture(carrier, memory, device_type, device.device_id, device.offered_features)
+        if carrier is Carrier.VHOST_USER:
+            device.offered_features &= _MESSAGE_FEATURES
+        self.picture = Picture(
+            carrier, memory, device_type, device.device_id, len(device.queue_sizes), device.offered_features
+        )
         self.queues: dict[int, JudgedQueue] = {}
-        self.stage = Stage(device, self.queues, self.picture, Random(f"{seed} {variant}"))
-        self._rules = [kind.make(self.picture) for kind in rules]
+        self.stage = Stage(device, self.queues, self.picture, Random(f"{seed} {variant}"), variant)
+        self._stirrer = stirrer_of(device, self.stage.random)
+        self._rules = [
+            kind.make(self.picture)
+            for kind in rules
+            if carrier in kind.carriers and (kind.types is None or device_type in kind.types)
+        ]
         self._fed: dict[type[Observation], list[Rule]] = {}
         self._done: list[str] = []
         self._is_begun = False
@@ -168,21 +180,29 @@ class Sitting:
         self._watch_clock()
         if self.is_over:
             return
+        if self.game.stirs:
+            self._stirrer.turn()
         self.game.turn()
         for number, queue in list(self.queues.items()):
             if self.device.running and number in self.device.queues and not self.game.wants_kicks(queue):
                 self.device.queue_notify(number)
-        if self.game.is_over:
+        if self.game.finding is not None:
+            self._end_game(self.game.finding)
+        elif self.game.is_over:
             self._end_game(None)
 
     def note_refusal(self, why: str) -> None:
         """The driver does not use the device, or not any more, and said so."""
         self.game.refused = why
 
-    def driver_gone(self, why: str) -> None:
-        """The driver died, or is not to be seen any more."""
+    def note_passed_over(self) -> None:
+        """The driver found no device, and did not complain."""
+        self.game.passed_over = True
+
+    def driver_gone(self, why: str, *, crashed: bool) -> None:
+        """The driver is not to be seen any more: it died of what it was given, or just ended."""
         if not self.is_over:
-            self._end_game(TargetCrashed(why))
+            self._end_game(TargetCrashed(why) if crashed else Inconclusive(why))
         self.close("the driver was gone")
 
     def close(self, why: str = "the driver was stopped") -> None:
@@ -215,9 +235,16 @@ class Sitting:
             following = self._games.popleft()
             if self._is_playable(following):
                 self._begin_game(following)
+                self._look_at_queues()
                 return
         self._game_kind = None
         self.game = Game(self.stage)
+
+    def _look_at_queues(self) -> None:
+        """Have the device serve what came meanwhile, and ask for kicks as the new game has it."""
+        for number in list(self.queues):
+            if self.device.running and number in self.device.queues:
+                self.device.queue_notify(number)
 
     def _is_playable(self, kind: GameKind) -> bool:
         missing = [bit for bit in kind.features if not self.picture.has(bit)]

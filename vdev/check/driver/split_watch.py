@@ -155,6 +155,11 @@ class SplitWatch:
         else:
             self._store_used_word(used_ring_size(self.areas.size) - 2, self._index - 1)
 
+    def restore_suppression(self) -> None:
+        """Take back what `spoil_suppression` stored where the driver may look with other features."""
+        if self._event_idx:
+            self._store_used_word(0, 0)
+
     def _store_used_word(self, offset: int, value: int) -> None:
         self._memory.write(self.areas.device + offset, (value & 0xFFFF).to_bytes(2, "little"))
 

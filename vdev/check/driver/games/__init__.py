@@ -7,6 +7,10 @@ __all__ = ["load_games"]
 
 
 def load_games() -> None:
-    """Have every game in this package registered."""
-    for module in iter_modules(__path__):
-        import_module(f"{__name__}.{module.name}")
+    """Have every game in this package registered: what is played first is registered first."""
+    names = {module.name for module in iter_modules(__path__)}
+    for name in (*_FIRST, *sorted(names.difference(_FIRST))):
+        import_module(f"{__name__}.{name}")
+
+
+_FIRST = ("plain", "order", "notifications")

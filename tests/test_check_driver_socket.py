@@ -1,0 +1,86 @@
+"""The judging device at a socket, with a driver of ours as the guest."""
+
+import socket
+import threading
+import time
+
+from check_driver_setup import AREA, breaches
+from front_end_setup import MIB, PATIENCE, shared_memory
+
+from guest_agent.drivers.entropy import EntropyDriver
+from guest_agent.vhost_user import VhostUserTransport
+from spec.device import DeviceId
+from vdev.check.driver.serving import judge_driver
+from vdev.check.verdict import Verdict
+from vdev.errors import VdevError
+
+
+class Guest(threading.Thread):
+    """Comes to a socket again and again, and asks for random bytes until the judge has seen enough."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = str(path)
+        self.is_done = threading.Event()
+        self.start_count = 0
+        self.error = None
+
+    def run(self):
+        while not self.is_done.is_set():
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.connect(self.path)
+            except OSError:
+                sock.close()
+                time.sleep(0.005)
+                continue
+            self.start_count += 1
+            try:
+                self._drive(sock)
+            except (VdevError, OSError) as error:
+                self.error = error
+
+    def _drive(self, sock):
+        memory = shared_memory((0, MIB))
+        transport = VhostUserTransport(memory, sock, device_id=DeviceId.ENTROPY, patience=PATIENCE)
+        try:
+            driver = EntropyDriver.start(transport, memory, AREA)
+            while transport.lost is None and driver.gave_up is None and not self.is_done.is_set():
+                driver.ask(64)
+                transport.wait_interrupt(0.05)
+                driver.handle_interrupt()
+                driver.work()
+                driver.take()
+        finally:
+            transport.close()
+
+
+def judged_over_a_socket(path, **options):
+    guest = Guest(path)
+    guest.start()
+    try:
+        return judge_driver("entropy", path, again=True, boot_patience=PATIENCE, **options), guest
+    finally:
+        guest.is_done.set()
+        guest.join(PATIENCE)
+
+
+def test_a_driver_is_judged_in_one_start_after_the_other(tmp_path):
+    report, guest = judged_over_a_socket(tmp_path / "judge")
+    cases = {case.name: case for case in report.cases}
+    assert breaches(cases) == {}
+    assert guest.start_count >= 2
+    assert {cases[f"game.late[{each}]"].verdict for each in ("split", "packed")} == {Verdict.PASS}
+
+
+def test_without_another_start_the_second_one_is_not_applicable(tmp_path):
+    guest = Guest(tmp_path / "judge")
+    guest.start()
+    try:
+        report = judge_driver("entropy", tmp_path / "judge", boot_patience=PATIENCE)
+    finally:
+        guest.is_done.set()
+        guest.join(PATIENCE)
+    cases = {case.name: case for case in report.cases}
+    assert cases["game.plain[packed]"].verdict is Verdict.NOT_APPLICABLE
+    assert "--spawn" in cases["game.plain[packed]"].why
