@@ -2,6 +2,8 @@
 MMIO" and "Device Initialization").
 """
 
+from collections.abc import Collection
+
 import construct
 
 from guest_agent.exits import Exits
@@ -196,17 +198,18 @@ class MmioDriver:
             self.write(Register.INTERRUPT_ACK, int(causes))
         return causes
 
-    def read_config(self, layout: construct.Construct) -> dict[str, int]:
-        """Return all integer fields of the configuration space as they were at one moment.
+    def read_config(self, layout: construct.Construct, fields: Collection[str] | None = None) -> dict[str, int]:
+        """Return integer fields of the configuration space as they were at one moment: these, or all.
 
         Raises DeviceViolation if the device changes it each time it is read.
         """
-        fields = dtype_of(layout).fields
-        assert fields is not None
+        places = dtype_of(layout).fields
+        assert places is not None
+        wanted = places if fields is None else {name: places[name] for name in places if name in fields}
         for _ in range(_GENERATION_TRIES):
             before = self.read(Register.CONFIG_GENERATION)
             values = {
-                name: self._read_field(int(offset), dtype.itemsize) for name, (dtype, offset, *_) in fields.items()
+                name: self._read_field(int(offset), dtype.itemsize) for name, (dtype, offset, *_) in wanted.items()
             }
             if self.read(Register.CONFIG_GENERATION) == before:
                 return values

@@ -1,5 +1,6 @@
 """What a driver needs of the transport that carries its device, whichever it is."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 import construct
@@ -91,8 +92,12 @@ class Transport(Protocol):
         """Return why the device interrupted, and acknowledge just that."""
         ...
 
-    def read_config(self, layout: construct.Construct) -> dict[str, int]:
-        """Return all integer fields of the configuration space as they were at one moment. Raises DeviceViolation."""
+    def read_config(self, layout: construct.Construct, fields: Collection[str] | None = None) -> dict[str, int]:
+        """Return integer fields of the configuration space as they were at one moment: these, or all. Raises
+        DeviceViolation.
+
+        A field that is there with a feature only is not to be read where that is not offered.
+        """
         ...
 
     def write_config(self, layout: construct.Construct, field: str, value: int) -> None:

@@ -10,6 +10,7 @@ RING_DRIVER_FEATURES = feature_mask(
     Feature.INDIRECT_DESC,
     Feature.RING_PACKED,
     Feature.IN_ORDER,
+    Feature.ORDER_PLATFORM,
     Feature.NOTIFICATION_DATA,
     Feature.RING_RESET,
 )

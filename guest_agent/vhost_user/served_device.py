@@ -3,7 +3,7 @@
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import construct
 
@@ -316,14 +316,16 @@ class ServedDevice:
             causes |= Interrupt.CONFIGURATION_CHANGE
         return causes
 
-    def read_config(self, layout: construct.Construct) -> dict[str, int]:
-        """Return all integer fields of the configuration space as they were at one moment. Raises DeviceViolation.
+    def read_config(self, layout: construct.Construct, fields: Collection[str] | None = None) -> dict[str, int]:
+        """Return integer fields of the configuration space as they were at one moment: these, or all. Raises
+        DeviceViolation.
 
         Fields that the back end does not have are 0.
         """
         if not self._back_end.has(ProtocolFeature.CONFIG):
             raise DeviceViolation("Device Configuration Space", f"{self.name} has no configuration space")
-        return self._configuration.read(layout, self._get_config)
+        values = self._configuration.read(layout, self._get_config)
+        return values if fields is None else {name: values[name] for name in values if name in fields}
 
     def _get_config(self, offset: int, size: int) -> bytes:
         reply = self._back_end.ask(_R.GET_CONFIG, offset=offset, size=size, flags=0, payload=bytes(size))

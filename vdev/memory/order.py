@@ -24,7 +24,8 @@ __all__ = ["code_page", "full_fence", "load_fence", "store_fence"]
 
 _FENCE_CODE = {
     "x86_64": bytes.fromhex("0faef0c3"),  # mfence; ret
-    "aarch64": bytes.fromhex("bf3b03d5c0035fd6"),  # dmb ish; ret
+    # Not dmb ish: with ORDER_PLATFORM a device may be hardware, outside of the processors' own domain.
+    "aarch64": bytes.fromhex("bf3f03d5c0035fd6"),  # dmb sy; ret
 }
 
 

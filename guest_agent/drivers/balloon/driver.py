@@ -316,7 +316,10 @@ class BalloonDriver:
         self._area["config_pending"] = 0
         check_needs_no_reset(self._registers)
         has_interval = self._hints is not None and self._hints.refresh.reads_interval
-        config = self._registers.read_config(CONFIG_WITH_INTERVAL if has_interval else CONFIG)
+        fields = ["num_pages"]
+        if self._hints is not None:
+            fields += ["free_page_hint_cmd_id", "free_page_hint_interval"]
+        config = self._registers.read_config(CONFIG_WITH_INTERVAL if has_interval else CONFIG, fields)
         self._inflater.see_target(config["num_pages"])
         if self._hints is not None:
             self._hints.see_config(config["free_page_hint_cmd_id"], config.get("free_page_hint_interval", 0))

@@ -46,6 +46,22 @@ BLOCK_DRIVER_FEATURES = RING_DRIVER_FEATURES | feature_mask(
 _RANGE = dtype_of(DATA_RANGE)
 
 
+_OPTIONAL_FIELDS = {
+    BlockFeature.SIZE_MAX: ("size_max",),
+    BlockFeature.SEG_MAX: ("seg_max",),
+    BlockFeature.MQ: ("num_queues",),
+    BlockFeature.DISCARD: ("max_discard_sectors", "max_discard_seg"),
+    BlockFeature.WRITE_ZEROES: ("max_write_zeroes_sectors", "max_write_zeroes_seg"),
+}
+"""Feature -> the fields that are there with it, of those that this driver wants to know."""
+
+
+def _config_fields(features: int) -> list[str]:
+    """Return the fields of the configuration space that there are with these features."""
+    optional = [name for bit, names in _OPTIONAL_FIELDS.items() if features >> bit & 1 for name in names]
+    return ["capacity", *optional]
+
+
 class BlockDriver:
     """Drives one block device. Make one with `start`, or with `resume` in a guest that was moved.
 
@@ -108,7 +124,7 @@ class BlockDriver:
         features = transport.negotiate(wanted_features & BLOCK_DRIVER_FEATURES, required=(Feature.VERSION_1,))
         area = BlockArea.create(memory, area_address, queue_size)
         area["features"] = features
-        config = transport.read_config(CONFIG)
+        config = transport.read_config(CONFIG, _config_fields(features))
         has_queues = features >> BlockFeature.MQ & 1
         area["queue_count"] = min(queue_count, config["num_queues"] if has_queues else 1)
         queues: list[RequestQueue] = []
@@ -292,7 +308,7 @@ class BlockDriver:
 
     def _look_at_device(self) -> None:
         check_needs_no_reset(self._transport)
-        self._area["capacity"] = self._capacity = self._transport.read_config(CONFIG)["capacity"]
+        self._area["capacity"] = self._capacity = self._transport.read_config(CONFIG, ["capacity"])["capacity"]
 
     def _give_up(self, why: DeviceViolation) -> None:
         give_up_device(self._area, self._transport, why, self._events)
