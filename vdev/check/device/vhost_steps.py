@@ -11,7 +11,16 @@ from vdev.check.bench.ring import Posted, Ring
 from vdev.check.target import ConnectionClosed
 from vdev.devices.kind import Carrier
 
-__all__ = ["VHOST", "need_disabled_rings", "round_trip", "settle", "start_raw", "unwritten", "watched_fd"]
+__all__ = [
+    "VHOST",
+    "is_open_after",
+    "need_disabled_rings",
+    "round_trip",
+    "settle",
+    "start_raw",
+    "unwritten",
+    "watched_fd",
+]
 
 VHOST = (Carrier.VHOST_USER,)
 _KICK_SECONDS = 0.1
