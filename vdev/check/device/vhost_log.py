@@ -6,6 +6,7 @@ from vdev.check.bench.dirty_log import DirtyLog
 from vdev.check.bench.ring import Ring
 from vdev.check.device.vhost_steps import VHOST
 from vdev.check.registry import BOTH, RingFormat, check
+from vdev.check.verdict import TargetHung
 
 _S = "vhost-user.back-end."
 _LOG = [ProtocolFeature.LOG_SHMFD]
@@ -65,7 +66,10 @@ def _expect_marked(log: DirtyLog, bench: Bench, pages: set[int], statement: str,
 def base_is_answered(bench: Bench) -> None:
     """SET_LOG_BASE gets an answer although nobody asks for an acknowledgement."""
     bench.start(drive=False)
-    _log(bench)
+    try:
+        _log(bench)
+    except TargetHung as hung:
+        bench.fail(_S + "log.1", expected="an answer to SET_LOG_BASE", observed=str(hung))
 
 
 @check(

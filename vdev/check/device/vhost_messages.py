@@ -139,7 +139,9 @@ def legal_requests(bench: Bench) -> None:
     _expect_obeyed(bench, "SET_OWNER", front_end.acknowledged(_R.SET_OWNER), "vhost-user.back-end.owner.1")
     if front_end.has(_F.BACKEND_REQ):
         _open_channel(bench)
+    bench.reconnect()
     bench.start(drive=False)
+    front_end = bench.front_end
     number, areas = bench.ring().number, bench.ring().areas
     steps: dict[str, Callable[[], bool | None]] = {
         "SET_MEM_TABLE": front_end.share_memory,
@@ -195,11 +197,13 @@ def own_reply_is_the_only_one(bench: Bench) -> None:
 
 
 def _expect_refused(bench: Bench, result: bool | None, statement: str, what: str) -> None:
-    bench.expect(
-        result is not True,
+    if result is not True:
+        return
+    after = "" if is_open_after(bench) else ", and then a closed connection"
+    bench.fail(
         statement,
         expected=f"an acknowledgement other than 0, or a closed connection, for {what}",
-        observed="the acknowledgement 0",
+        observed=f"the acknowledgement 0{after}",
     )
 
 
