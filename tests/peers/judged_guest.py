@@ -29,7 +29,7 @@ GUESTS = {
 }
 
 
-def command(name, kind, socket, *, rounds=1, passes=1):
+def command(name, kind, socket, *, rounds=1, passes=1000):
     """The command line of guest ``name`` with a device of ``kind`` at ``socket``; raises :class:`parts.Missing`."""
     kernel = exercise.exercised(_kernel(name, kind))
     words = exercise.arguments(kind, rounds, passes)
@@ -71,7 +71,7 @@ def main():
     parser.add_argument("type", choices=exercise.TYPES)
     parser.add_argument("socket")
     parser.add_argument("--rounds", type=int, default=1, help="from probe to removal")
-    parser.add_argument("--passes", type=int, default=1, help="uses of the device in each round")
+    parser.add_argument("--passes", type=int, default=1000, help="uses of the device in each round")
     given = parser.parse_args()
     try:
         line = command(given.guest, given.type, given.socket, rounds=given.rounds, passes=given.passes)

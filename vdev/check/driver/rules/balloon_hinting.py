@@ -6,7 +6,6 @@ from vdev.check.driver.config_access import covers_only, field_value
 from vdev.check.driver.observation import ChainMadeAvailable, ConfigRead, Rested
 from vdev.check.driver.picture import Picture
 from vdev.check.driver.rule import rule, sees
-from vdev.devices.kind import Carrier
 
 __all__: list[str] = []
 
@@ -222,8 +221,8 @@ class EndsHints(Hints):
 class StopsHints(_HintingRule):
     """When free_page_hint_cmd_id turns to STOP or DONE, the driver sends no more pages.
 
-    Over registers the order of the two is sure, and a block may be on its way. A back end sees the ring later than the
-    driver fills it: all that the queue holds may have been there before.
+    It may send what it had collected before it looked, and a back end sees the ring later than the driver fills it: so
+    as much as the queue holds.
     """
 
     def __init__(self, picture: Picture) -> None:
@@ -245,7 +244,7 @@ class StopsHints(_HintingRule):
         if not self._is_stopped:
             return
         self._late += 1
-        allowed = 1 if self.picture.carrier is Carrier.MMIO else self.picture.queues[seen.number].areas.size
+        allowed = self.picture.queues[seen.number].areas.size
         self.expect(
             self._late <= allowed,
             "balloon.driver.hinting.5",
@@ -263,7 +262,7 @@ class StopsHints(_HintingRule):
     features=_NEEDS,
 )
 class DoneFrees(_HintingRule):
-    """On DONE all hinted pages go back into use: some of them are free, and hinted, the next time."""
+    """On DONE all hinted pages go back into use: of several that are hinted the next time, some were hinted before."""
 
     def __init__(self, picture: Picture) -> None:
         super().__init__(picture)
@@ -282,7 +281,9 @@ class DoneFrees(_HintingRule):
 
     def id_came(self, seen: ChainMadeAvailable, sent: int, size: int) -> None:
         """At the end of the next hints, compare."""
-        if sent == CommandId.STOP and self.open_id is not None and len(self._before) >= _FEW:
+        if sent != CommandId.STOP or self.open_id is None:
+            return
+        if min(len(self._before), len(self._blocks)) >= _FEW:
             before, self._before = self._before, set()
             self.expect(
                 bool(before & self._blocks),

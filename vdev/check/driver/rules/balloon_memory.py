@@ -6,6 +6,7 @@ from vdev.check.driver.balloon_rule import BalloonRule
 from vdev.check.driver.observation import (
     ChainGivenBack,
     ChainMadeAvailable,
+    DeviceWrote,
     EntryChanged,
     EntryKept,
     Rested,
@@ -59,6 +60,13 @@ class _HeldRule(BalloonRule):
                 observed=f"the page at {changed or 0:#x} was written while the device still had the request",
                 shown=_page(self.picture, changed),
             )
+
+    @sees(DeviceWrote)
+    def device_wrote(self, seen: DeviceWrote) -> None:
+        """That was not the driver."""
+        for watch in self._held.values():
+            if seen.address in watch:
+                watch.add(seen.address, seen.size)
 
     @sees(ChainGivenBack)
     def given_back(self, seen: ChainGivenBack) -> None:

@@ -104,7 +104,9 @@ class InsideCapacity(BlockRule):
     def reads(self, seen: ConfigRead) -> None:
         """Note what the driver knows."""
         capacity = self.config.get("capacity")
-        if capacity is not None and capacity not in self._capacities:
+        if capacity is not None:
+            if capacity in self._capacities:
+                self._capacities.remove(capacity)
             self._capacities.append(capacity)
 
     @sees(Rested)
