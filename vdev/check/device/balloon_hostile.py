@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 _COVERS = ["hostile.device.alive", "hostile.device.memory"]
 
 
+def _anew(bench: "Bench", *features: BalloonFeature) -> Balloon:
+    """Return the balloon of another driver: what the one before did may have ended its connection."""
+    if bench.rings:
+        bench.reconnect()
+    return Balloon(bench, *features)
+
+
 def _give(balloon: Balloon, queue: BalloonQueue, request: Request, segments: Sequence[Segment] = ()) -> None:
     """Give the device one buffer, and wait until it has done with it in whatever way."""
     ring = balloon.bench.ring(balloon.numbers[queue])
@@ -34,26 +41,26 @@ def pages_outside_ram(bench: "Bench") -> None:
     outside = bench.memory.outside() // PAGE_FRAME_SIZE
     for queue in (BalloonQueue.INFLATE, BalloonQueue.DEFLATE):
         for number in (outside, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF):
-            _give(Balloon(bench), queue, Request(number.to_bytes(4, "little")))
+            _give(_anew(bench), queue, Request(number.to_bytes(4, "little")))
 
 
 @check("balloon-hostile.odd-requests", covers=_COVERS, formats=BOTH, types=BALLOON, hostile=True)
 def odd_requests(bench: "Bench") -> None:
     """Requests that are no array of page numbers, or lie where the device is to write, do no harm."""
     for request in (Request(b"\1\0\0"), Request(bytes(4097)), Request(writable_size=8), Request(bytes(4), 4)):
-        _give(Balloon(bench), BalloonQueue.INFLATE, request)
+        _give(_anew(bench), BalloonQueue.INFLATE, request)
 
 
 @check("balloon-hostile.pages-out-of-turn", covers=_COVERS, formats=BOTH, types=BALLOON, hostile=True)
 def pages_out_of_turn(bench: "Bench") -> None:
     """A page that goes in twice, stands twice in a request, or comes out and never went in, does no harm."""
     for doubled in (False, True):
-        balloon = Balloon(bench)
+        balloon = _anew(bench)
         pages = balloon.pages(2)
         if not doubled:
             balloon.inflate(pages)
         _give(balloon, BalloonQueue.INFLATE, Request(frames(pages[:1] * (1 + doubled))))
-    balloon = Balloon(bench)
+    balloon = _anew(bench)
     _give(balloon, BalloonQueue.DEFLATE, Request(frames(balloon.pages(2))))
 
 
@@ -66,7 +73,7 @@ def huge_requests(bench: "Bench") -> None:
         features.append(BalloonFeature.STATS_VQ)
         wanted.append(BalloonQueue.STATISTICS)
     for queue in wanted:
-        balloon = Balloon(bench, *features)
+        balloon = _anew(bench, *features)
         page = balloon.pages(1)[0]
         _give(balloon, queue, Request(), [Segment(page, 0xFFFF_FFFC, writable=False)])
 
@@ -83,7 +90,7 @@ def odd_statistics(bench: "Bench") -> None:
     """Statistics that are no array of entries, or not for the device to read, and a second buffer do no harm."""
     entry = STATISTIC.build({"tag": 4, "val": 1 << 20})
     for requests in ([Request(entry[:7])], [Request(entry + b"\0")], [Request(writable_size=10)], [Request(entry)] * 2):
-        balloon = Balloon(bench, BalloonFeature.STATS_VQ)
+        balloon = _anew(bench, BalloonFeature.STATS_VQ)
         for request in requests:
             _give(balloon, BalloonQueue.STATISTICS, request)
 
@@ -99,12 +106,12 @@ def odd_statistics(bench: "Bench") -> None:
 def odd_hints(bench: "Bench") -> None:
     """Ids of 3 and of 8 bytes, hints of parts of pages, and hints outside RAM, do no harm."""
     for readable in (b"\1\0\0", bytes(8)):
-        _give(Balloon(bench, BalloonFeature.FREE_PAGE_HINT), BalloonQueue.FREE_PAGE, Request(readable))
+        _give(_anew(bench, BalloonFeature.FREE_PAGE_HINT), BalloonQueue.FREE_PAGE, Request(readable))
     for offset, size in ((0, 100), (100, PAGE_FRAME_SIZE)):
-        balloon = Balloon(bench, BalloonFeature.FREE_PAGE_HINT)
+        balloon = _anew(bench, BalloonFeature.FREE_PAGE_HINT)
         page = balloon.pages(2)[0]
         _give(balloon, BalloonQueue.FREE_PAGE, Request(), [Segment(page + offset, size, writable=True)])
-    balloon = Balloon(bench, BalloonFeature.FREE_PAGE_HINT)
+    balloon = _anew(bench, BalloonFeature.FREE_PAGE_HINT)
     outside = Segment(bench.memory.outside() & ~(PAGE_FRAME_SIZE - 1), PAGE_FRAME_SIZE, writable=True)
     _give(balloon, BalloonQueue.FREE_PAGE, Request(), [outside])
 
@@ -119,11 +126,11 @@ def odd_hints(bench: "Bench") -> None:
 )
 def odd_reports(bench: "Bench") -> None:
     """Reports of what the device may not write, of parts of pages, and of pages outside RAM, do no harm."""
-    balloon = Balloon(bench, BalloonFeature.PAGE_REPORTING)
+    balloon = _anew(bench, BalloonFeature.PAGE_REPORTING)
     _give(balloon, BalloonQueue.REPORTING, Request(bytes(64)))
-    balloon = Balloon(bench, BalloonFeature.PAGE_REPORTING)
+    balloon = _anew(bench, BalloonFeature.PAGE_REPORTING)
     page = balloon.pages(2)[0]
     _give(balloon, BalloonQueue.REPORTING, Request(), [Segment(page + 8, 16, writable=True)])
-    balloon = Balloon(bench, BalloonFeature.PAGE_REPORTING)
+    balloon = _anew(bench, BalloonFeature.PAGE_REPORTING)
     outside = Segment(bench.memory.outside() & ~(PAGE_FRAME_SIZE - 1), 2 * PAGE_FRAME_SIZE, writable=True)
     _give(balloon, BalloonQueue.REPORTING, Request(), [outside])

@@ -37,6 +37,8 @@ def odd_buffers_are_taken(bench: "Bench") -> None:
         (tuple(reversed(StatisticTag)), "balloon.device.statistics.2"),
         ((4, 0, 5), "balloon.device.statistics.2"),
     ):
+        if bench.rings:
+            bench.reconnect()
         balloon = Balloon(bench, BalloonFeature.STATS_VQ)
         balloon.give(BalloonQueue.STATISTICS, _entries(*tags))
         is_whole = _still_works(balloon)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from spec.block import DATA_RANGE, SECTOR_SHIFT, SECTOR_SIZE, BlockFeature, RequestType
 from vdev.check.bench.request import Request
+from vdev.check.bench.ring import Posted
 from vdev.check.device.block_disk import BLOCK, Disk, name_of_status
 from vdev.check.evidence import Shown
 from vdev.check.registry import BOTH, check
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from vdev.check.bench.bench import Bench
 
 _OK = 0
+_HEADER = 16
+_LARGE_QUEUE = 256
+_LARGEST = 4 << 20
+"""Bytes of the largest request that is made here."""
 
 
 @check(
@@ -26,8 +31,7 @@ def read_beyond_capacity(bench: "Bench") -> None:
     """A read of sectors that do not exist, also of such whose byte offset is beyond 2^64, is not answered with OK."""
     disk = Disk(bench)
     for sector, size in _outside(disk):
-        if not _expect_refused(bench, disk.request(RequestType.IN, sector, to_read=size), f"{size} bytes at {sector}"):
-            return
+        _expect_refused(bench, disk.request(RequestType.IN, sector, to_read=size), f"{size} bytes at {sector}")
 
 
 @check(
@@ -39,15 +43,14 @@ def read_beyond_capacity(bench: "Bench") -> None:
     writes=True,
 )
 def write_beyond_capacity(bench: "Bench") -> None:
-    """A write to sectors that do not exist is not answered with OK, and the first sector is as before."""
+    """A write to sectors that do not exist, here of what the first one holds, is not answered with OK."""
     disk = Disk(bench)
     if disk.has(BlockFeature.RO):
         bench.not_applicable("the device offers RO")
     before = disk.read(0, disk.unit_sectors)
     for sector, size in _outside(disk):
         request = disk.request(RequestType.OUT, sector, to_write=(before * (size // disk.unit))[:size])
-        if not _expect_refused(bench, request, f"{size} bytes at {sector}"):
-            return
+        _expect_refused(bench, request, f"{size} bytes at {sector}")
 
 
 @check(
@@ -73,8 +76,7 @@ def ranges_beyond_capacity(bench: "Bench") -> None:
         for sector in (disk.capacity, 1 << 63, (1 << 64) - 8):
             data = DATA_RANGE.build({"sector": sector, "num_sectors": 8, "flags": 0})
             request = disk.request(kinds[feature], to_write=data)
-            if not _expect_refused(bench, request, f"{kinds[feature].name} of 8 sectors at {sector}"):
-                return
+            _expect_refused(bench, request, f"{kinds[feature].name} of 8 sectors at {sector}", features=offered)
 
 
 @check(
@@ -89,8 +91,7 @@ def partial_sectors(bench: "Bench") -> None:
     disk = Disk(bench)
     for size in (1, SECTOR_SIZE - 1, SECTOR_SIZE + 1):
         request = disk.request(RequestType.IN, 0, to_read=size)
-        if not _expect_refused(bench, request, f"{size} bytes", "block.device.described.partial-sector"):
-            return
+        _expect_refused(bench, request, f"{size} bytes", "block.device.described.partial-sector")
 
 
 @check(
@@ -134,20 +135,20 @@ def limits_exceeded(bench: "Bench") -> None:
     wanted = [feature for feature in (BlockFeature.SIZE_MAX, BlockFeature.SEG_MAX) if bench.offers(feature)]
     if not wanted:
         bench.not_applicable("neither SIZE_MAX nor SEG_MAX is offered")
-    disk = Disk(bench, *wanted, queues={0: 256})
-    ring = bench.ring()
+    disk = Disk(bench, *wanted, queues={0: _LARGE_QUEUE})
+    queue_size = bench.ring().size
     if BlockFeature.SEG_MAX in wanted:
-        seg_max = int(disk.config["seg_max"])
-        size = -(-(seg_max + 1) // SECTOR_SIZE) * SECTOR_SIZE
-        if seg_max + 3 <= ring.size:
-            header = 16
-            cuts = [header + at for at in range(1, seg_max + 1)]
-            _give(bench, disk.request(RequestType.IN, 0, to_read=size), cuts=[*cuts, header + size], started=True)
+        # One byte a segment, but for the last one: whole sectors all the same.
+        count = int(disk.config["seg_max"]) + 1
+        size = -(-count // SECTOR_SIZE) * SECTOR_SIZE
+        cuts = [*range(_HEADER, _HEADER + count), _HEADER + size]
+        if len(cuts) + 1 <= queue_size:
+            request = disk.request(RequestType.IN, 0, to_read=size)
+            _give(bench, request, cuts=cuts, features=wanted, queue_size=_LARGE_QUEUE)
     if BlockFeature.SIZE_MAX in wanted:
-        size_max = int(disk.config["size_max"])
-        size = (size_max // SECTOR_SIZE + 1) * SECTOR_SIZE
-        if size <= min(4 << 20, disk.capacity << SECTOR_SHIFT):
-            _give(bench, disk.request(RequestType.IN, 0, to_read=size), cuts=[16 + size])
+        size = (int(disk.config["size_max"]) // SECTOR_SIZE + 1) * SECTOR_SIZE
+        if size <= min(_LARGEST, disk.capacity << SECTOR_SHIFT):
+            _give(bench, disk.request(RequestType.IN, 0, to_read=size), cuts=[_HEADER + size], features=wanted)
 
 
 def _outside(disk: Disk) -> Sequence[tuple[int, int]]:
@@ -164,29 +165,43 @@ def _outside(disk: Disk) -> Sequence[tuple[int, int]]:
     )
 
 
-def _give(bench: "Bench", request: Request, *, cuts: Sequence[int] | None = None, started: bool = False) -> None:
-    """Give the device one request, and wait until it has done with it in whatever way; bring it up anew before."""
-    if not started:
-        bench.reset()
-        bench.start()
+def _start_anew(bench: "Bench", features: Sequence[int] = (), queue_size: int | None = None) -> None:
+    """Bring the device up for another driver: what the one before did may have ended its connection."""
+    if bench.rings:
+        bench.reconnect()
+    bench.start(features=features, queues=None if queue_size is None else {0: queue_size})
+
+
+def _give(
+    bench: "Bench",
+    request: Request,
+    *,
+    cuts: Sequence[int] | None = None,
+    features: Sequence[int] = (),
+    queue_size: int | None = None,
+) -> Posted:
+    """Give a device that was just brought up one request, and wait until it has done with it in whatever way."""
+    _start_anew(bench, features, queue_size)
     ring = bench.ring()
-    ring.post(request, cuts=cuts)
+    posted = ring.post(request, cuts=cuts)
     ring.publish()
     ring.kick()
     bench.survives()
+    return posted
 
 
 def _expect_refused(
-    bench: "Bench", request: Request, what: str, statement: str = "block.device.described.beyond-capacity"
-) -> bool:
-    """Expect that a request is not answered with OK; false if the device did not answer: it is not asked again."""
+    bench: "Bench",
+    request: Request,
+    what: str,
+    statement: str = "block.device.described.beyond-capacity",
+    features: Sequence[int] = (),
+) -> None:
+    """Expect that a request, if it is answered at all, is not answered with OK."""
+    posted = _give(bench, request, features=features)
     ring = bench.ring()
-    posted = ring.post(request)
-    ring.publish()
-    ring.kick()
-    bench.survives()
     if not ring.used_now():
-        return False
+        return
     status = ring.written(posted)[-1]
     bench.expect(
         status != _OK,
@@ -195,4 +210,3 @@ def _expect_refused(
         observed=f"status {name_of_status(status)}",
         shown=[Shown("status", bytes([status]))],
     )
-    return True

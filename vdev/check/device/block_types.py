@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from spec.block import ID_SIZE, BlockFeature, RequestStatus, RequestType
+from spec.block_zones import ZoneRequestType
 from vdev.check.device.block_disk import BLOCK, Answer, Disk, name_of_status
 from vdev.check.registry import BOTH, check
 
@@ -12,7 +13,13 @@ if TYPE_CHECKING:
 # The legacy SCSI commands are 2 and 3, and types that only a later text may give out are not used.
 _UNKNOWN = (9, 0x4D, 0x7FFF_FFFF, 0xFFFF_FFFE)
 
-ZONE_APPEND, ZONE_REPORT, ZONE_OPEN, ZONE_CLOSE, ZONE_FINISH, ZONE_RESET, ZONE_RESET_ALL = 15, 16, 18, 20, 22, 24, 26
+_WITHOUT_DATA = (
+    ZoneRequestType.OPEN,
+    ZoneRequestType.CLOSE,
+    ZoneRequestType.FINISH,
+    ZoneRequestType.RESET,
+    ZoneRequestType.RESET_ALL,
+)
 
 _LIFETIME_SIZE = 6
 _LAST_PRE_EOL, _LAST_ESTIMATE = 3, 0x0B
@@ -38,12 +45,12 @@ def unknown_are_unsupported(bench: "Bench") -> None:
 def zone_requests_are_unsupported(bench: "Bench") -> None:
     """Without ZONED, every request for zones is answered with UNSUPP."""
     disk = Disk(bench)
-    _expect_unsupported(bench, disk.ask(ZONE_REPORT, to_read=512), "block.device.operation.18")
+    _expect_unsupported(bench, disk.ask(ZoneRequestType.REPORT, to_read=512), "block.device.operation.18")
     if disk.has(BlockFeature.ZONED):
         return  # the others change zones where they are obeyed
-    # ZONE_APPEND carries no data, so that one which is taken for a write writes nothing.
-    _expect_unsupported(bench, disk.ask(ZONE_APPEND, to_read=8), "block.device.operation.18")
-    for kind in (ZONE_OPEN, ZONE_CLOSE, ZONE_FINISH, ZONE_RESET, ZONE_RESET_ALL):
+    # This append carries no data, so that one which is taken for a write writes nothing.
+    _expect_unsupported(bench, disk.ask(ZoneRequestType.APPEND, to_read=8), "block.device.operation.18")
+    for kind in _WITHOUT_DATA:
         _expect_unsupported(bench, disk.ask(kind), "block.device.operation.18")
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from spec.balloon import BalloonFeature
+from spec.block import BlockFeature
 from spec.device import FEATURE_REQUIRES, DeviceId, Feature, feature_mask, feature_names, is_device_type_feature
 from spec.vhost_user import ProtocolFeature
 from vdev.check.bench.bench import Bench
@@ -33,6 +35,12 @@ _TYPE_BITS = {
     DeviceId.BALLOON: frozenset({0, 1, 2, 3, 4, 5}),
 }
 """The bits of its own that the text has for a type; 0 and 7 of a block device are the legacy interface's."""
+
+_INSISTED: dict[int, int] = {
+    DeviceId.BLOCK: feature_mask(BlockFeature.ZONED),
+    DeviceId.BALLOON: feature_mask(BalloonFeature.MUST_TELL_HOST),
+}
+"""Features of a type's own without which it may refuse a driver: a host-managed disk even has to."""
 
 _COMMON_BITS = frozenset({24, 27, 28, 29}) | frozenset(range(32, 42)) | {43}
 """24 and 27 are the legacy interface's; the others are in "Reserved Feature Bits"."""
@@ -130,13 +138,18 @@ def subsets_are_accepted(bench: Bench) -> None:
 
 def _subsets(bench: Bench) -> Iterator[int]:
     offered = offered_to_drivers(bench)
-    # A device may insist on these two.
-    platform = offered & feature_mask(Feature.VERSION_1, Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM)
+    platform = _least(bench)
     yield platform
     is_network = bench.traffic.device_id == DeviceId.NETWORK
     for bit in range(offered.bit_length()):
         if offered >> bit & 1:
             yield platform | _with_needs(bit, offered, NET_REQUIRES if is_network else {})
+
+
+def _least(bench: Bench) -> int:
+    """Return the offered features that a device may insist on."""
+    insisted = feature_mask(Feature.VERSION_1, Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM)
+    return bench.offered & (insisted | _INSISTED.get(bench.traffic.device_id, 0))
 
 
 def _with_needs(bit: int, offered: int, required: dict[int, tuple[int, ...]]) -> int:
@@ -192,7 +205,7 @@ def _expect_refusal(bench: Bench, accepted: int) -> None:
 def agreed_again_after_reset(bench: Bench) -> None:
     """What was agreed once is agreed again after a reset, and so is another choice."""
     all_of_them = bench.offered & ~feature_mask(26)
-    least = bench.offered & feature_mask(Feature.VERSION_1, Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM)
+    least = _least(bench)
     if not _agrees(bench, all_of_them):
         bench.not_applicable("the device does not agree to all that it offers")
     bench.expect(
