@@ -4,6 +4,7 @@ from check_mutants import Mutant, changed
 from zoned_disk import FIELDS, ZONE_SECTORS, ZonedDisk, zoned
 
 from spec.block_zones import ZoneModel, ZoneType
+from vdev.device import Device
 
 
 def faulty(name, kills, method, *changes, also=frozenset(), **attributes):
@@ -29,6 +30,13 @@ class ShownToAll(ZonedDisk):
         super().negotiated()
         for field, value in self.zone_fields.items():
             self.config[field] = value
+
+
+class AnyDriver(ZonedDisk):
+    """It is host-managed, and takes drivers that know nothing of zones."""
+
+    def write_status(self, value):
+        Device.write_status(self, value)
 
 
 OFFLINE = {"zones.offline-ones-do-nothing"}
@@ -58,13 +66,13 @@ MUTANTS = [
         "block",
         {"block-zoned.unaware-driver-sees-no-zones"},
         make=zoned(ShownToAll, model=ZoneModel.HOST_AWARE, sequential=ZoneType.SEQUENTIAL_PREFERRED),
+        also={"config.readable-before-features-ok"},
     ),
-    faulty(
+    Mutant(
         "any-driver",
+        "block",
         {"block-zoned.host-managed-needs-zoned"},
-        "write_status",
-        ("value &= ~8", "pass"),
-        sequential=ZoneType.SEQUENTIAL_PREFERRED,
+        make=zoned(AnyDriver, sequential=ZoneType.SEQUENTIAL_PREFERRED),
     ),
     Mutant(
         "erases-half-a-zone",
