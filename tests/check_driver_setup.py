@@ -14,6 +14,7 @@ from vdev.check.verdict import Verdict
 from vdev.device import Device
 from vdev.devices.kind import Carrier
 
+PACKED = feature_mask(Feature.RING_PACKED)
 AREA = 0x1_0000
 DATA = 0x10_0000
 RAM_SIZE = 4 << 20
@@ -188,8 +189,8 @@ class Rings(Own):
         self.queues[number] = self.set_up(number)
 
     def post(self, queue, readable_count, writable_count):
-        segments = [(DATA + 0x100 * (8 * (self.count % 64) + part), 0x40) for part in range(6)]
-        queue.add(segments[:readable_count], segments[3 : 3 + writable_count], self.count)
+        segments = [(DATA + 0x100 * (8 * (self.count % 64) + part), 0x40) for part in range(8)]
+        queue.add(segments[:readable_count], segments[4 : 4 + writable_count], self.count)
 
 
 def judge_own(own=Entropy, device_type="entropy", **options):

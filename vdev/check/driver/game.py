@@ -76,6 +76,8 @@ class Game:
     kind: ClassVar[GameKind]
     aim: ClassVar[str] = "buffers were given back"
     enough: ClassVar[int] = 8
+    lets_go: ClassVar[bool] = False
+    """Whether the driver may give the device up in this game."""
     stirs: ClassVar[bool] = True
     """Whether a driver that only answers is asked for things meanwhile, as `vdev.check.driver.stir` has it."""
 
@@ -156,6 +158,9 @@ class Game:
     def overdue(self, patience: float) -> Judgement:
         """Return what is to be said when nothing was seen for `patience` seconds."""
         count, wanted = self.progress, self.enough
+        violation = self.stage.device.violation
+        if violation is not None:
+            return Inconclusive(f"the device needed a reset: {violation.message}")
         if self.refused and self.acted:
             return Failed(
                 self.statement,

@@ -188,6 +188,8 @@ class Sitting:
                 self.device.queue_notify(number)
         if self.game.finding is not None:
             self._end_game(self.game.finding)
+        elif self.game.refused and not self.game.lets_go:
+            self._end_game(self.game.overdue(self._patience))
         elif self.game.is_over:
             self._end_game(None)
 

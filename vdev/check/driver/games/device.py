@@ -19,6 +19,10 @@ class SlowReset(Game):
 
     enough = 4
 
+    def begin(self) -> None:
+        """It is so from the beginning."""
+        self.acted += 1
+
     @classmethod
     def answers(cls, offset: int, value: int, read_count: int) -> int:
         """Not yet 0 in the first reads."""
@@ -32,6 +36,12 @@ class SlowReset(Game):
 )
 class UndefinedInterruptBits(Game):
     """InterruptStatus has bits set that nobody knows, beside those that are meant."""
+
+    enough = 17
+
+    def begin(self) -> None:
+        """It has from the beginning."""
+        self.acted += 1
 
     @classmethod
     def answers(cls, offset: int, value: int, read_count: int) -> int:
@@ -93,6 +103,7 @@ class NeedsReset(Game):
 
     aim = "times the driver reset the device or gave it up"
     enough = 1
+    lets_go = True
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -118,6 +129,7 @@ class _NoSuchDevice(Game):
 
     aim = "times the driver left the device alone"
     enough = 1
+    lets_go = True
     statement = ""
 
     @property

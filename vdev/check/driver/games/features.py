@@ -89,6 +89,7 @@ class NoVersion1(Game):
 
     aim = "times FAILED was set"
     enough = 1
+    lets_go = True
 
     @classmethod
     def offers(cls, offered: int) -> int:
@@ -112,6 +113,7 @@ class Refused(Game):
 
     aim = "times FAILED was set"
     enough = 1
+    lets_go = True
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)

@@ -15,7 +15,7 @@ _SUPPRESSION = "split.driver.available-notification-suppression"
 class SpuriousCalls(Game):
     """The device interrupts whenever nothing happens, with nothing used, and keeps buffers meanwhile."""
 
-    enough = 4
+    enough = 9
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -55,6 +55,8 @@ class NoKicks(Game):
 class KicksByFlags(Game):
     """Without EVENT_IDX the device wants notifications, and stores in avail_event what would forbid them."""
 
+    enough = 24
+
     @classmethod
     def offers(cls, offered: int) -> int:
         """Flags decide."""
@@ -70,6 +72,8 @@ class KicksByFlags(Game):
 @game("kicks-by-event", covers=[f"{_SUPPRESSION}.5"], features=[Feature.EVENT_IDX])
 class KicksByEvent(Game):
     """With EVENT_IDX the device wants notifications, and sets the flag that forbids them without EVENT_IDX."""
+
+    enough = 24
 
     def turn(self) -> None:
         """Store it again."""

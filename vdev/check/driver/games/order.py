@@ -12,6 +12,8 @@ __all__: list[str] = []
 class Late(Game):
     """The device gives buffers back only when nothing else happens."""
 
+    enough = 17
+
     def give_back(self, queue: JudgedQueue, spent: Sequence[Spent]) -> None:
         """Keep them."""
         queue.hold(spent)
@@ -27,6 +29,7 @@ class Late(Game):
 class _Hoarding(Game):
     """Keeps buffers until the driver brings no more."""
 
+    enough = 17
     patience = 3
     """So many turns without a new buffer."""
 
@@ -85,7 +88,7 @@ class OutOfOrder(_Hoarding):
 class OneKept(Game):
     """The device keeps the first buffer of each queue until the end, and gives all others back."""
 
-    enough = 6
+    enough = 17
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)

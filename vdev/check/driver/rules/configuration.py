@@ -71,36 +71,29 @@ class TornReadsAreRepeated(Rule):
     def __init__(self, picture: Picture) -> None:
         super().__init__(picture)
         self._bracket: int | None = None
-        self._generations: dict[int, int] = {}
+        self._read: set[int] = set()
         self._torn: set[int] = set()
 
     @sees(ConfigRead)
     def read(self, seen: ConfigRead) -> None:
-        """Collect what was read under which generation."""
-        self._generations[seen.offset] = seen.generation
-        if self._torn:
-            self._torn.discard(seen.offset)
-            self.is_exercised |= not self._torn
+        """Collect what is read between two looks at the generation."""
+        self._read.add(seen.offset)
 
     @sees(GenerationRead)
     def generation(self, seen: GenerationRead) -> None:
-        """Look whether it changed in between; then all of it was torn."""
-        if self._generations and self._bracket is not None and seen.value != self._bracket:
-            self._torn |= set(self._generations)
-        self._generations.clear()
+        """Look whether it changed in between: then all of that was torn, and the next reads must have it again."""
+        if self._read and self._bracket is not None:
+            if self._torn:
+                left = self._torn - self._read
+                self.expect(
+                    not left,
+                    "config.driver.1",
+                    expected="every field read again after the generation changed",
+                    observed=f"{', '.join(f'{each:#x}' for each in sorted(left))} not read again",
+                )
+            self._torn = set(self._read) if seen.value != self._bracket else set()
+            self._read.clear()
         self._bracket = seen.value
-
-    @sees(Rested)
-    def rested(self, seen: Rested) -> None:
-        """Look whether something torn was left so."""
-        if self._torn and seen.is_certain:
-            self.expect(
-                False,
-                "config.driver.1",
-                expected="every field read again after the generation changed",
-                observed=f"{', '.join(f'{each:#x}' for each in sorted(self._torn))} not read again",
-            )
-
 
 @rule(
     "config.optional-fields",
