@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from spec.balloon import CONFIG, PAGE_FRAME_SIZE, BalloonFeature, BalloonQueue, QueueNumbering, queue_numbers
@@ -10,6 +11,8 @@ from vdev.check.bench.request import Request
 from vdev.check.bench.ring import Segment, Used
 from vdev.check.bench.traffic_balloon import frames
 from vdev.check.evidence import Shown
+from vdev.check.verdict import Failed
+from vdev.devices.kind import Carrier
 
 if TYPE_CHECKING:
     from vdev.check.bench.bench import Bench
@@ -151,13 +154,21 @@ class Balloon:
         """Wait until what the host knows is as it should be, and return it."""
         return self._wait(lambda: self.bench.host("figures")[name], is_right, statement, expected=expected)
 
+    def settles(self, name: str, value: int) -> None:
+        """Wait until a field has a value; INCONCLUSIVE if it never has: another check is for that."""
+        with suppress(Failed):
+            self.wait_field(name, value.__eq__, "balloon.device.described.command-id", expected=str(value))
+            return
+        self.bench.inconclusive(f"{name} is {self.field(name):#x}, not {value:#x}")
+
     def _wait(self, look: Callable[[], Any], is_right: Callable[[Any], bool], statement: str, *, expected: str) -> Any:
-        limit = time.monotonic() + self.bench.target.patience
+        patience = self.bench.target.patience if self.bench.carrier is Carrier.VHOST_USER else 0.0
+        limit = time.monotonic() + patience
         while not is_right(value := look()):
             if time.monotonic() > limit:
                 self.bench.fail(
                     statement,
-                    expected=f"{expected}, within {self.bench.target.patience:g} s",
+                    expected=f"{expected}, within {patience:g} s",
                     observed=f"{value:#x}" if isinstance(value, int) else str(value),
                 )
             time.sleep(_PAUSE)

@@ -144,7 +144,7 @@ def stale_id_is_ignored(bench: "Bench") -> None:
     pages = balloon.pages(8)
     old = _requested(balloon)
     bench.host("hints-stop")
-    balloon.wait_field(_FIELD, lambda found: found == CommandId.STOP, "balloon.device.hinting.1", expected="STOP")
+    balloon.settles(_FIELD, CommandId.STOP)
     new = _requested(balloon)
     if new == old:
         bench.inconclusive(f"the id {old:#x} was used twice")
@@ -192,7 +192,7 @@ def id_is_not_used_twice(bench: "Bench") -> None:
         )
         seen.append(command_id)
         bench.host("hints-stop")
-        balloon.wait_field(_FIELD, lambda found: found == CommandId.STOP, "balloon.device.hinting.1", expected="STOP")
+        balloon.settles(_FIELD, CommandId.STOP)
 
 
 @check(

@@ -13,6 +13,7 @@ from vdev.check.registry import BOTH, check
 if TYPE_CHECKING:
     from vdev.check.bench.bench import Bench
 
+_LARGE = 16 << 20
 _COVERS = ["hostile.device.alive", "hostile.device.memory"]
 
 
@@ -66,16 +67,16 @@ def pages_out_of_turn(bench: "Bench") -> None:
 
 @check("balloon-hostile.huge-requests", covers=_COVERS, formats=BOTH, types=BALLOON, hostile=True)
 def huge_requests(bench: "Bench") -> None:
-    """Requests that say they have nearly 4 GiB of page numbers, or of statistics, do no harm."""
+    """Requests of 16 MiB of page numbers, far more than there are pages, or of statistics, do no harm."""
     wanted = [BalloonQueue.INFLATE]
     features = []
     if bench.offers(BalloonFeature.STATS_VQ):
         features.append(BalloonFeature.STATS_VQ)
         wanted.append(BalloonQueue.STATISTICS)
+    buffer = bench.memory.allocate(_LARGE, what="a huge request")
     for queue in wanted:
         balloon = _anew(bench, *features)
-        page = balloon.pages(1)[0]
-        _give(balloon, queue, Request(), [Segment(page, 0xFFFF_FFFC, writable=False)])
+        _give(balloon, queue, Request(), [Segment(buffer.address, buffer.size, writable=False)])
 
 
 @check(

@@ -40,7 +40,12 @@ def pages_go_in_and_out(bench: "Bench") -> None:
                 at += count
 
 
-@check("balloon.pages-come-out-in-any-order", covers=["balloon.device.described.deflate"], formats=BOTH, types=BALLOON)
+@check(
+    "balloon.pages-come-out-in-any-order",
+    covers=["balloon.device.described.deflate", "balloon.device.described.nothing-written"],
+    formats=BOTH,
+    types=BALLOON,
+)
 def pages_come_out_in_any_order(bench: "Bench") -> None:
     """Pages come out of the balloon in another order, and in other requests, than they went in."""
     balloon = Balloon(bench)
@@ -52,7 +57,12 @@ def pages_come_out_in_any_order(bench: "Bench") -> None:
         balloon.expect_nothing_written(used, f"a deflate request of {end - begin} pages")
 
 
-@check("balloon.requests-may-be-cut", covers=["balloon.device.described.inflate"], formats=BOTH, types=BALLOON)
+@check(
+    "balloon.requests-may-be-cut",
+    covers=["balloon.device.described.inflate", "balloon.device.described.nothing-written"],
+    formats=BOTH,
+    types=BALLOON,
+)
 def requests_may_be_cut(bench: "Bench") -> None:
     """A request is read the same when a page number is cut in two by a border of descriptors."""
     balloon = Balloon(bench)
