@@ -87,9 +87,10 @@ def test_a_write_to_a_guard_page_is_shown_with_its_bytes(arena, other):
     assert touched.name == "guard page far from every buffer, written"
 
 
-def test_a_region_that_was_faulted_in_as_a_whole_shows_writes_only(arena, other):
+@pytest.mark.parametrize("gap", [0, 40 * PAGE_SIZE])
+def test_a_region_that_was_faulted_in_shows_writes_only(arena, other, gap):
     buffer = arena.allocate(200, what="a buffer")
-    for page in range(0, REGION_SIZE, PAGE_SIZE):
+    for page in range(gap, REGION_SIZE, PAGE_SIZE):
         other[page]
     assert arena.touched() == []
     other[buffer.address + 2 * PAGE_SIZE] = 1

@@ -174,8 +174,10 @@ class Arena:
     # What was touched
 
     def touched(self) -> list[Touched]:
-        """Return what was touched that nobody was given. In a region that the other side faulted in whole, as with
-        MAP_POPULATE, reads of guard pages cannot be seen, only writes.
+        """Return what was touched that nobody was given.
+
+        In a region that the other side faulted in, as MAP_POPULATE and mlockall(2) do, reads of guard pages cannot be
+        seen, only writes.
         """
         found = [*self._found, *(change for held in self._held.values() if (change := held.changes()) is not None)]
         for region in self._all:

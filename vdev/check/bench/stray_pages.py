@@ -34,11 +34,13 @@ class StrayRun(NamedTuple):
 def stray_runs(fd: int, file_offset: int, page_count: int, ours: Sequence[_Run]) -> Iterator[StrayRun]:
     """Yield the runs of pages that the file holds of a region outside of `ours` (first and end of each run, ascending).
 
-    The region is `page_count` pages from `file_offset` on; page numbers begin there. If it is there as a whole, it was
-    faulted in beforehand: then only what was written is told, as where `reads_are_seen` says no.
+    The region is `page_count` pages from `file_offset` on; page numbers begin there. If most of it is there, it was
+    faulted in beforehand (the kernel leaves gaps in what mlockall(2) wants): then only what was written is told, as
+    where `reads_are_seen` says no.
     """
     extents = list(_extents(fd, file_offset, page_count))
-    is_faulted_in = extents == [(0, page_count)] or not reads_are_seen()
+    held_count = sum(end - first for first, end in extents)
+    is_faulted_in = held_count > page_count // 2 or not reads_are_seen()
     for first, end in _without(extents, ours):
         content = os.pread(fd, (end - first) * PAGE_SIZE, file_offset + first * PAGE_SIZE)
         zero_size = len(content) - len(content.lstrip(b"\0"))
