@@ -48,6 +48,7 @@ for word in $(cat /proc/cmdline); do
     vdev.type=*) type=${word#*=} ;;
     vdev.rounds=*) rounds=${word#*=} ;;
     vdev.passes=*) passes=${word#*=} ;;
+    vdev.talks) echo 8 > /proc/sys/kernel/printk ;;
     esac
 done
 case $type in

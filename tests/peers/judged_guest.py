@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
-"""Become a real Linux guest that uses the device behind a vhost-user socket by itself, and powers off.
+"""Run a real Linux guest that uses the device behind a vhost-user socket by itself, and powers off.
 
     vdev check driver --type block --socket S --spawn "python tests/peers/judged_guest.py uml block {socket}"
 
     python tests/peers/judged_guest.py uml|linux-6.12|linux-7.3 balloon|block|entropy SOCKET [--rounds N] [--passes N]
 
-The process that was started is the guest (its VMM) itself: whoever ends it ends the guest.
+Whoever ends this process, by SIGTERM or SIGKILL, ends the guest.
 """
 
 import argparse
+import contextlib
+import ctypes
 import os
 import pathlib
 import shlex
+import signal
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -21,6 +25,8 @@ from peers import exercise, guest, image, parts
 # takes a disk's seg_max at its word, however few descriptors the queue has.
 SHAPES = {"balloon": (5, 5, 64, 16), "block": (2, 1, 256, 96), "entropy": (4, 1, 64, 0)}
 MEMORY_MIB = 192
+
+PR_SET_PDEATHSIG = 1
 
 GUESTS = {
     "uml": ("Linux 6.1 (user-mode)", image.UML_WITH_ENTROPY),
@@ -77,7 +83,26 @@ def main():
         line = command(given.guest, given.type, given.socket, rounds=given.rounds, passes=given.passes)
     except parts.Missing as missing:
         sys.exit(str(missing))
-    os.execvp(line[0], line)
+    sys.exit(run(line))
+
+
+def run(line):
+    """Run a guest, and end it when this process is to end; returns its exit status.
+
+    User-mode Linux is several processes, and hears no SIGTERM.
+    """
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork
+    child = subprocess.Popen(
+        line, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    )
+
+    def end(*_):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
+    return child.wait()
 
 
 if __name__ == "__main__":

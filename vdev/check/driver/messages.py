@@ -1,10 +1,13 @@
 """The judge between a front end's messages and `vdev.vhost_user`."""
 
+import struct
 from collections.abc import Callable
 
 from spec.device import feature_mask
-from spec.vhost_user import LOG_ALL, PROTOCOL_FEATURES, FrontEndRequest
+from spec.vhost_user import LOG_ALL, PROTOCOL_FEATURES, ConfigFlag, FrontEndRequest
 from vdev.check.driver.observation import (
+    ConfigRead,
+    ConfigWritten,
     FeaturesAccepted,
     FeaturesAgreed,
     FeaturesOffered,
@@ -24,6 +27,8 @@ _OF_THE_SESSION = feature_mask(LOG_ALL, PROTOCOL_FEATURES)
 _ALL = (1 << 64) - 1
 _R = FrontEndRequest
 _U64_SIZE = 8
+_CONFIG_HEADER = struct.Struct("<III")
+"""Offset, size and flags; the content follows."""
 
 
 class JudgedSession(Session):
@@ -52,6 +57,8 @@ class JudgedSession(Session):
         if request == _R.SET_FEATURES and len(body) == _U64_SIZE:
             accepted = int.from_bytes(body, "little")
             sitting.see(FeaturesAccepted(accepted & ~_OF_THE_SESSION, _ALL))
+        self._before_config(message)
+        generation = self.device.config_generation
         note, self._refusal = self.on_violation, ""
         self.on_violation = self._note_refusal(note)
         try:
@@ -67,8 +74,21 @@ class JudgedSession(Session):
         if request == _R.GET_FEATURES and answer is not None:
             offered = int.from_bytes(answer.body, "little")
             sitting.see(FeaturesOffered(offered & ~_OF_THE_SESSION, _ALL))
+        if request == _R.GET_CONFIG and answer is not None:
+            offset, size, _, data = _config_access(answer.body)
+            sitting.see(ConfigRead(offset, size, int.from_bytes(data, "little"), generation))
         sitting.see(MessageAnswered(request, answer.body if answer is not None else None, self._refusal))
         return answer
+
+    def _before_config(self, message: Message) -> None:
+        """Configuration space is about to be read or written: by the driver, for all that is known."""
+        if len(message.body) < _CONFIG_HEADER.size:
+            return
+        offset, size, flags, data = _config_access(message.body)
+        if message.request == _R.GET_CONFIG:
+            self._sitting.game.before_config_read(offset)
+        elif message.request == _R.SET_CONFIG and flags == ConfigFlag.WRITABLE and len(data) == size:
+            self._sitting.see(ConfigWritten(offset, size, int.from_bytes(data, "little")))
 
     def _note_refusal(
         self, note: Callable[[FrontEndViolation | DriverViolation], None]
@@ -84,3 +104,8 @@ class JudgedSession(Session):
         """Forget the front end."""
         super().close()
         self._sitting.note_queues()
+
+
+def _config_access(body: bytes) -> tuple[int, int, int, bytes]:
+    offset, size, flags = _CONFIG_HEADER.unpack_from(body)
+    return offset, size, flags, body[_CONFIG_HEADER.size :][:size]

@@ -9,6 +9,7 @@ from vdev.check.driver.observation import (
     DeviceWrote,
     EntryChanged,
     EntryKept,
+    MessageReceived,
     Rested,
 )
 from vdev.check.driver.page_watch import PageWatch
@@ -150,9 +151,9 @@ class TellsOfUse(CountingRule):
             self._watch.remove(page)
             self._suspects.discard(page)
 
-    @sees(Rested)
-    def rested(self, seen: Rested) -> None:
-        """A page that has changed was in use, unless the request is seen only now: so it is looked at twice."""
+    @sees(Rested, MessageReceived)
+    def looked(self, seen: Rested | MessageReceived) -> None:
+        """All queues were looked at. A page that has changed was in use, unless a request was on its way: twice."""
         if not self._watch or not self.is_working:
             return
         again = {page for page in self._suspects if page in self._watch}

@@ -173,7 +173,12 @@ class TellsActual(CountingRule):
     def written(self, seen: ConfigWritten) -> None:
         """Note what the driver says."""
         actual = field_value(CONFIG, "actual", seen)
-        self._actual = self._actual if actual is None else actual
+        if actual is None:
+            return
+        self._actual = actual
+        if self._changed and self.is_quiet and actual == len(self.inside):
+            self._changed = False
+            self.expect(True, "balloon.driver.operation.11", expected="", observed="")
 
     def acknowledged(self, seen: ChainGivenBack, pages: Pages, *, inflated: bool) -> None:
         """The size is another one now."""

@@ -81,8 +81,12 @@ class OneStatisticsBuffer(_StatisticsRule):
     types=_TYPES,
     features=_NEEDS,
 )
-class FirstStatistics(BalloonRule):
+class FirstStatistics(_StatisticsRule):
     """After initialization there is a buffer in statsq."""
+
+    def buffer(self, seen: ChainMadeAvailable) -> None:
+        """There is."""
+        self.expect(True, "balloon.driver.statistics.2", expected="", observed="")
 
     @sees(Rested)
     def rested(self, seen: Rested) -> None:
