@@ -3,6 +3,7 @@
 import pytest
 
 from spec.device import Feature
+from vdev.check import run as run_module
 from vdev.check.plan import Case
 from vdev.check.registry import ANY_FORMAT, Check, RingFormat
 from vdev.check.run import Listener, judge, run_cases
@@ -182,6 +183,20 @@ def test_when_nobody_can_start_it_again_the_rest_is_inconclusive(ending):
     assert "not there any more" in report.stopped
     assert report.cases[2].why == report.stopped
     assert not report.interrupted
+
+
+def test_a_target_that_hangs_again_and_again_is_left():
+    hangs = case_of(raising(TargetHung("no answer")))
+    report = run(*[hangs] * 3, case_of(passes), *[hangs] * 7)
+    assert verdicts(report)[-3:] == [Verdict.HUNG, Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE]
+    assert report.stopped == "the target hung 5 times one after the other"
+
+
+def test_a_target_that_hangs_for_long_in_all_is_left(monkeypatch):
+    monkeypatch.setattr(run_module, "MOST_HUNG_PATIENCES", 0)
+    report = run(case_of(raising(TargetHung("no answer"))), case_of(passes))
+    assert verdicts(report) == [Verdict.HUNG, Verdict.INCONCLUSIVE]
+    assert "s in all" in report.stopped
 
 
 def test_who_is_gone_after_a_case_does_not_change_its_verdict():

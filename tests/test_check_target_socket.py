@@ -1,6 +1,7 @@
 """Whoever listens at a socket is judged, also one that dies, hangs, or ends with its driver; nothing of it is left."""
 
 import os
+import select
 import shlex
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 
 from spec.vhost_user import FrontEndRequest
 from vdev.check import target_process, target_socket
-from vdev.check.target import TargetGone
+from vdev.check.target import ConnectionClosed, TargetGone
 from vdev.check.target_probe import offer_of
 from vdev.check.target_socket import SocketTarget
 from vdev.check.verdict import TargetHung
@@ -125,6 +126,57 @@ def test_who_usually_ends_with_status_0_and_then_by_a_signal_has_crashed(start):
     with target.connect():
         os.kill(target.pid, signal.SIGBUS)
     assert "SIGBUS" in target.settle().why
+
+
+def test_who_dies_while_a_driver_is_at_work_has_crashed_and_is_started_again(start):
+    target = start("signal=SIGSEGV")
+    assert offer_of(target)
+    assert target.settle() is None
+    set_owner(target)
+    with pytest.raises(ConnectionClosed):  # taken by the one who is dying, or not at all
+        offer_of(target)
+    assert "SIGSEGV" in target.settle().why
+    assert target.settle() is None
+    assert offer_of(target).features == 1 << 32
+
+
+def test_who_ends_with_its_driver_is_started_again_for_the_second_driver_of_one_case(start):
+    target = start("once")
+    for _ in range(3):
+        assert offer_of(target).features == 1 << 32
+        assert target.settle() is None
+    for _ in range(3):
+        assert offer_of(target).features == 1 << 32
+    assert target.settle() is None
+
+
+def test_who_ended_for_bad_input_in_a_case_is_noted_after_it(start):
+    target = start("exit=7")
+    assert offer_of(target)
+    assert target.settle() is None
+    set_owner(target)
+    os.waitid(os.P_PID, target.pid, os.WEXITED | os.WNOWAIT)
+    assert offer_of(target).features == 1 << 32
+    ending = target.settle()
+    assert (ending.is_crash, ending.why) == (False, "its process ended with status 7")
+    assert target.settle() is None
+
+
+def test_a_process_dies_with_whoever_started_it(path):
+    program = (
+        "import sys; from vdev.check.target_socket import SocketTarget\n"
+        "target = SocketTarget(sys.argv[1], spawn=sys.argv[2])\n"
+        "connection = target.connect(); print(target.pid, flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", program, path, command("serve")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        pid = int(process.stdout.readline())
+        pidfd = os.pidfd_open(pid)
+        process.kill()
+    try:
+        assert select.select([pidfd], [], [], PATIENCE)[0], "it lives on"
+    finally:
+        os.close(pidfd)
 
 
 def test_who_does_not_answer_hangs_within_the_limit(start):

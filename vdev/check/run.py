@@ -21,6 +21,11 @@ from vdev.errors import BackEndViolation
 
 __all__ = ["Listener", "judge", "run_cases"]
 
+MOST_HUNG_IN_ROW = 5
+"""Cases one after the other in which the target hung; then the rest is left."""
+MOST_HUNG_PATIENCES = 12
+"""The time of all cases in which it hung, as a multiple of the patience (5 s: a minute); then the rest is left."""
+
 _LIVING = (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)
 """Verdicts after which it is not said yet whether the target is alive."""
 
@@ -103,6 +108,8 @@ class _Run:
         self._repeat = repeat
         self.gone = ""
         """Why nobody can be judged any more."""
+        self._hung_in_row = 0
+        self._hung_seconds = 0.0
 
     def do(self, case: Case) -> CaseResult:
         """Return the case's result."""
@@ -114,6 +121,7 @@ class _Run:
             finding = Finding(Verdict.INCONCLUSIVE, why=self.gone)
         else:
             finding, evidence = self._judge(case)
+            self._count(finding.verdict, time.monotonic() - started)
         return CaseResult(
             check=case.check.name,
             variant=case.variant,
@@ -132,6 +140,20 @@ class _Run:
             seconds=time.monotonic() - started,
             repeat=self._repeat(case),
         )
+
+    def _count(self, verdict: Verdict, seconds: float) -> None:
+        """Stop a run that has waited too long for a target that hangs again and again."""
+        if verdict is not Verdict.HUNG:
+            self._hung_in_row = 0
+            return
+        self._hung_in_row += 1
+        self._hung_seconds += seconds
+        if self.gone:
+            return
+        if self._hung_in_row >= MOST_HUNG_IN_ROW:
+            self.gone = f"the target hung {self._hung_in_row} times one after the other"
+        elif self._hung_seconds > MOST_HUNG_PATIENCES * self._target.patience:
+            self.gone = f"the target hung for {self._hung_seconds:.0f} s in all"
 
     def _judge(self, case: Case) -> tuple[Finding, Evidence]:
         started = time.monotonic()

@@ -1,6 +1,7 @@
 """The process that serves a target, started by us: how it is waited for, what its end says, and how it is ended."""
 
 import contextlib
+import ctypes
 import os
 import select
 import shlex
@@ -8,6 +9,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +20,7 @@ __all__ = ["TargetProcess", "ending_of"]
 
 _END_SECONDS = 5.0
 """How long a process has to end when it was asked to, before it is killed."""
+_PR_SET_PDEATHSIG = 1
 _LAST_WORDS_SIZE = 2000
 _PLACEHOLDER = "{socket}"
 _RUST_PANIC_STATUS = 101
@@ -31,7 +34,8 @@ _CRASH_SIGNALS = frozenset(
 class TargetProcess:
     """`command`, split as a shell splits words but run without one; `{socket}` in it is replaced by `path`.
 
-    It has a session of its own: a Ctrl-C on the terminal is not meant for it, and what it starts ends with it.
+    It has a session of its own: a Ctrl-C on the terminal is not meant for it, and what it starts ends with it. It dies
+    with this process, however that ends.
     """
 
     def __init__(self, command: str, path: str) -> None:
@@ -69,6 +73,7 @@ class TargetProcess:
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_die_with_parent(),
             )
         except (OSError, ValueError) as error:
             self._output.close()
@@ -141,6 +146,19 @@ class TargetProcess:
             with contextlib.suppress(OSError):
                 if stat.S_ISSOCK(made.lstat().st_mode) or name == f"{self._path.name}.pid":
                     made.unlink()
+
+
+def _die_with_parent() -> Callable[[], None]:
+    """Return what the child does before it becomes the command: have the kernel kill it when this thread has ended."""
+    # Looked up here: after the fork nothing may be imported or loaded.
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def arrange() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL.value, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # It has ended already.
+
+    return arrange
 
 
 def ending_of(status: int, words: str) -> Ending:

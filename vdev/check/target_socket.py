@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vdev.check.target import DEFAULT_PATIENCE, Ending, HostAction, TargetGone
+from vdev.check.target import DEFAULT_PATIENCE, ConnectionClosed, Ending, HostAction, TargetGone
 from vdev.check.target_probe import RETRY_SECONDS, answers, connect_within
 from vdev.check.target_process import TargetProcess
+from vdev.check.verdict import TargetHung
 from vdev.devices.kind import Carrier
 from vdev.errors import UserError
 
@@ -51,6 +52,10 @@ class SocketTarget:
         """Whether there was a second connection: then it does not end with the first."""
         self._usual_end: str | None = None
         """How a process of ours ends when a driver leaves, None if it goes on: virtiofsd, for one, ends."""
+        self._has_served = False
+        """Whether the process of ours that runs now has taken a connection."""
+        self._unseen: Ending | None = None
+        """How a process of ours ended while a driver was at work; `settle` has not told of it yet."""
         try:
             if spawn is not None:
                 self._make_free()
@@ -88,7 +93,8 @@ class SocketTarget:
     def connect(self) -> socket.socket:
         """Return a new connection; a process of ours that has ended is started again.
 
-        Raises UserError at the first time, for a socket or a command that is not there; TargetGone later.
+        Raises UserError at the first time, for a socket or a command that is not there; TargetGone later;
+        ConnectionClosed if the process has just crashed, and TargetHung if it lives and takes no connection.
         """
         try:
             connection = self._connect() if self._process is None else self._connect_to_process(self._process)
@@ -108,12 +114,23 @@ class SocketTarget:
         return connection
 
     def _connect_to_process(self, process: TargetProcess) -> socket.socket:
-        if process.pid is not None and process.has_ended(0):
-            process.take_ending()
-        if process.pid is None:
-            process.stop()  # A daemon that died left its socket, at which the next one may refuse to listen.
-            process.start()
+        if process.pid is not None and self._has_served:
+            # Who ends with its driver is about to, and must not get the next one.
+            if process.has_ended(self.patience if self._usual_end is not None else 0):
+                self._note_ending(process)
+            elif (connection := self._dial(self.patience, process)) is not None:
+                return connection
+            elif process.has_ended(0):
+                self._note_ending(process)
+            else:
+                raise TargetHung(f"its process lives, and takes no connection within {self.patience:g} s")
+        return self._start(process)
+
+    def _start(self, process: TargetProcess) -> socket.socket:
+        process.stop()  # A daemon that died left its socket, at which the next one may refuse to listen.
+        process.start()
         connection = self._dial(START_SECONDS, process)
+        self._has_served = connection is not None
         if connection is not None:
             return connection
         if process.has_ended(0):
@@ -121,6 +138,13 @@ class SocketTarget:
             why = f"{ending.why.replace('its process', '--spawn: the command')} before it listened at {self._path}"
             raise UserError(f"{why}{_quoted(ending.last_words)}")
         raise UserError(f"--spawn: nobody listens at {self._path} {START_SECONDS:g} s after the command was started")
+
+    def _note_ending(self, process: TargetProcess) -> None:
+        """Keep how the process ended for `settle`. Raises ConnectionClosed for a crash, which ends the case."""
+        ending = self._ending(process)
+        self._unseen = ending or self._unseen
+        if ending is not None and ending.is_crash:
+            raise ConnectionClosed(f"the target is gone: {ending.why}")
 
     def _dial(self, seconds: float, process: TargetProcess | None = None) -> socket.socket | None:
         try:
@@ -181,6 +205,11 @@ class SocketTarget:
             time.sleep(RETRY_SECONDS)
 
     def _settle_process(self, process: TargetProcess) -> Ending | None:
+        unseen, self._unseen = self._unseen, None
+        ending = self._settle_running(process)
+        return unseen if unseen is not None and (ending is None or unseen.is_crash) else ending
+
+    def _settle_running(self, process: TargetProcess) -> Ending | None:
         if process.pid is None:
             return None
         if self._usual_end is not None and process.has_ended(self.patience):

@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ class Outputs:
 
     def write(self, report: Report) -> None:
         """Write the files. Raises UserError for one that cannot be written."""
-        texts = (
+        texts: tuple[tuple[Path | None, Callable[[], str]], ...] = (
             (self.json_path, lambda: json.dumps(report_to_json(report), indent=2) + "\n"),
             (self.junit_path, lambda: report_to_junit(report)),
             (self.html_path, lambda: report_page(report)),
