@@ -9,6 +9,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ from vdev.devices.kind import Carrier
 
 BROKEN = (Verdict.FAIL, Verdict.CRASHED, Verdict.HUNG)
 DISK_SIZE = 8 << 20
+PATIENCE = 1.5
+"""Seconds for each answer of a back end that is broken: many of them never come."""
 LIST = Path(__file__).parent.parent / "vdev" / "check" / "mutants.txt"
 HEADING = "# Which mutants fail which check. Written by: python tests/check_mutants.py\n"
 
@@ -65,7 +68,7 @@ class Mutant:
     """A device with a small fault, in its class (``make``) or put into code of ours (``patch``).
 
     Each of ``kills`` fails it, in each of ``formats`` that the check has; beside these only ``also``, of which it is
-    obvious why. ``kills`` of another verdict than FAIL have it in ``verdict``.
+    obvious why; these may be patterns, ``framing.*``. ``kills`` of another verdict than FAIL have it in ``verdict``.
     """
 
     name: str
@@ -78,6 +81,8 @@ class Mutant:
     formats: tuple[RingFormat, ...] = BOTH
     carrier: Carrier = Carrier.MMIO
     verdict: Verdict = Verdict.FAIL
+    only: tuple[str, ...] = ()
+    """The checks that it is judged by, as after --only, if not by all of its type: back ends are slower."""
 
     @contextlib.contextmanager
     def target(self) -> Iterator:
@@ -86,7 +91,7 @@ class Mutant:
             if self.patch is not None:
                 stack.enter_context(self.patch())
             make = self.make or UNBROKEN[self.type]()
-            yield RegistersTarget(make) if self.carrier is Carrier.MMIO else ThreadTarget(make)
+            yield RegistersTarget(make) if self.carrier is Carrier.MMIO else ThreadTarget(make, patience=PATIENCE)
 
 
 def changed(owner, name, *changes):
@@ -119,10 +124,12 @@ def assert_kills(mutant: Mutant):
     """Judge the mutant by all checks of its type; it fails those that it says, and no other."""
     with mutant.target() as target:
         # A fault in one ring format's code is no news to the other one's checks.
-        report = judge(target, mutant.type, formats=mutant.formats)
+        report = judge(target, mutant.type, only=mutant.only, formats=mutant.formats)
     found = broken(report.cases)
     told = "\n".join(f"{case.verdict.value} {case.name}: {case.why}" for cases in found.values() for case in cases)
-    assert set(found) == mutant.kills | mutant.also, f"{mutant.name} is failed by other checks:\n{told}"
+    assert mutant.kills <= set(found), f"{mutant.name} is not failed by {sorted(mutant.kills - set(found))}:\n{told}"
+    others = [name for name in set(found) - mutant.kills if not any(fnmatchcase(name, also) for also in mutant.also)]
+    assert not others, f"{mutant.name} is failed by other checks, {sorted(others)}:\n{told}"
     for name in mutant.kills:
         assert {case.verdict for case in found[name]} == {mutant.verdict}, told
         variants = {case.variant for case in report.cases if case.check == name and case.variant}

@@ -56,9 +56,15 @@ class ThreadTarget:
         return do
 
     def connect(self) -> socket.socket:
-        """Return one end of a new socket pair whose other end is served when its turn comes."""
-        if self._service is None or not self._service.is_alive:
-            self.close()
+        """Return one end of a new socket pair whose other end is served when its turn comes.
+
+        Raises TargetCrashed if the back end died since the last look.
+        """
+        if self._service is not None and not self._service.is_alive:
+            service, self._service = self._service, None
+            service.join(self.patience)
+            raise TargetCrashed(f"the back end raised {service.problem}")
+        if self._service is None:
             self._service = _Service(self._make(GuestMemory.absent()))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._service.take(theirs)

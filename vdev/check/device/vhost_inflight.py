@@ -17,6 +17,7 @@ from spec.vhost_user import ProtocolFeature
 from vdev.check.bench.bench import Bench
 from vdev.check.bench.inflight_area import InflightArea
 from vdev.check.bench.ring import Posted, Ring
+from vdev.check.bench.split_ring import SplitRing
 from vdev.check.device.left_alone import post_plain
 from vdev.check.device.vhost_steps import VHOST
 from vdev.check.registry import BOTH, RingFormat, check
@@ -136,6 +137,10 @@ def what_was_taken_is_done(bench: Bench) -> None:
         posted = post_plain(bench, ring, 3)
         _mark(bench, area, posted, 0, [9, 7, 8])
         bench.done("note in the area that these three are in flight, and were taken in the order 2, 3, 1")
+        assert isinstance(ring, SplitRing)
+        for slot in range(3):
+            ring.store_available(slot, posted[0].head)
+        bench.done("overwrite their places in the available ring, as later buffers would")
         bench.front_end.set_inflight(area)
         bench.drive()
         statement = _S + "inflight.3"

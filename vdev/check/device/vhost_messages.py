@@ -2,10 +2,11 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from spec.vhost_user import CONFIG, LOG_ALL, U64, FrontEndRequest, ProtocolFeature
 from vdev.check.bench.bench import Bench
-from vdev.check.device.vhost_steps import VHOST, is_open_after, round_trip
+from vdev.check.device.vhost_steps import VHOST, is_open_after, round_trip, wait_read
 from vdev.check.registry import check
 from vdev.check.target import ConnectionClosed
 from vdev.vhost_user.framing import encode
@@ -102,13 +103,15 @@ def nothing_unasked(bench: Bench) -> None:
 
 @check("messages.in-pieces", covers=["vhost-user.back-end.framing.1"], carriers=VHOST)
 def in_pieces(bench: Bench) -> None:
-    """A message that arrives byte by byte is understood as if it had come in one piece."""
+    """Messages that arrive in parts, cut inside headers and payloads, are understood as if they came whole."""
     statement = "vhost-user.back-end.framing.1"
     raw = encode(_R.SET_FEATURES, _harmless_features(bench)) + encode(_R.GET_FEATURES)
+    parts = [raw[begin:end] for begin, end in pairwise((0, 1, 7, 12, 15, 20, 21, len(raw)))]
     try:
-        for place in range(len(raw)):
-            bench.front_end.send_bytes(raw[place : place + 1])
-        reply = bench.front_end.receive(after="GET_FEATURES, sent byte by byte")
+        for part in parts:
+            bench.front_end.send_bytes(part)
+            wait_read(bench)
+        reply = bench.front_end.receive(after="GET_FEATURES, sent in parts")
     except ConnectionClosed as closed:
         bench.fail(statement, expected="a reply to GET_FEATURES", observed=str(closed))
     bench.expect(

@@ -1,7 +1,10 @@
 """Steps that checks over vhost-user have in common."""
 
+import fcntl
 import os
 import select
+import struct
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,16 +22,30 @@ __all__ = [
     "settle",
     "start_raw",
     "unwritten",
+    "wait_read",
     "watched_fd",
 ]
 
 VHOST = (Carrier.VHOST_USER,)
 _KICK_SECONDS = 0.1
+_LOOKS = 100
 
 
 def round_trip(bench: Bench) -> None:
     """Have the back end answer a question: what was sent before has been obeyed."""
     bench.front_end.ask(FrontEndRequest.GET_FEATURES).close()
+
+
+def wait_read(bench: Bench) -> None:
+    """Wait until the back end has read what was sent, for as long as one would have that reads at once."""
+    fd = bench.front_end.fileno()
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    for _ in range(_LOOKS):
+        [unread] = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))
+        if not unread:
+            return
+        poll.poll(1)
 
 
 def settle(bench: Bench, ring: Ring) -> None:
