@@ -4,11 +4,13 @@ import fnmatch
 
 import pytest
 from check_driver_mutants import assert_killed, mutants_of_drivers
+from check_mutants_driver_front_end import judged, session
 
-from vdev.check.driver.game import LIVES_ON, driver_games
+from vdev.check.driver.game import driver_games
 from vdev.check.driver.games import load_games
 from vdev.check.driver.rule import driver_rules
 from vdev.check.driver.rules import load_rules
+from vdev.check.verdict import Verdict
 
 MUTANTS = mutants_of_drivers()
 
@@ -27,3 +29,14 @@ def test_a_mutant_breaks_just_its_rules(mutant):
 def test_no_mutant_names_a_rule_that_is_not_there():
     named = {name for _, mutant in MUTANTS for name in mutant.kills | mutant.also}
     assert [name for name in named if not fnmatch.filter(names(), name)] == []
+
+
+def test_a_session_that_is_right_breaks_no_rule_of_front_ends():
+    cases = {name: case for name, case in judged(session()).items() if name.startswith("front-end.")}
+    assert {name: case.why for name, case in cases.items() if case.verdict is not Verdict.PASS} == {}
+
+
+def test_each_rule_has_a_mutant_that_breaks_it():
+    killed = {name for _, mutant in MUTANTS for name in mutant.kills}
+    of_types = ("balloon.", "block.", "entropy.")
+    assert [name for name in sorted(names()) if not name.startswith(("game.", *of_types)) and name not in killed] == []
