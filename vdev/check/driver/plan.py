@@ -95,9 +95,9 @@ def _fits(wanted: tuple[str, ...]) -> Callable[[str, str], bool]:
         for pattern, _, brackets in games:
             inside = brackets.removesuffix("]")
             if pattern.startswith("game."):
-                if fnmatchcase(name, pattern) and inside in ("", variant):
+                if fnmatchcase(name, pattern) and (not inside or fnmatchcase(variant, inside)):
                     return True
-            elif inside in ("", f"{name.removeprefix('game.')}/{variant}"):
+            elif not inside or fnmatchcase(f"{name.removeprefix('game.')}/{variant}", inside):
                 return True
         return False
 

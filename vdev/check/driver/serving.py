@@ -102,8 +102,10 @@ async def _judge_start(judge: Judge, start: Start, path: Path, spawn: str | None
             process.start()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(back_end.serve, listener)
-            await _take_turns(sitting, back_end, process, boot_patience)
+            why_not = await _take_turns(sitting, back_end, process, boot_patience)
             nursery.cancel_scope.cancel()
+        if why_not:
+            raise UserError(why_not)
     finally:
         with trio.CancelScope(shield=True):
             if process is not None:
@@ -119,16 +121,19 @@ def _note_kick(sitting: Sitting, record: Record) -> None:
         sitting.note_kick(record.event.queue, None)
 
 
-async def _take_turns(sitting: Sitting, back_end: BackEnd, process: TargetProcess | None, boot_patience: float) -> None:
-    """Have the games act until they are over, the guest is gone for good, or nobody came."""
+async def _take_turns(sitting: Sitting, back_end: BackEnd, process: TargetProcess | None, boot_patience: float) -> str:
+    """Have the games act until they are over or the guest is gone for good.
+
+    Returns why nobody came, empty if somebody did.
+    """
     with trio.move_on_after(boot_patience):
         while not back_end.statistics.front_end_count:
             if process is not None and not process.is_running:
                 ending = process.take_ending()
-                raise UserError(f"--spawn: {ending.why}, and no front end came: {ending.last_words}")
+                return f"--spawn: {ending.why}, and no front end came: {ending.last_words}".rstrip(": ")
             await trio.sleep(_TURN)
     if not back_end.statistics.front_end_count:
-        raise UserError(f"nobody connected within {boot_patience:g} s")
+        return f"nobody connected within {boot_patience:g} s"
     gone_at = math.inf
     while not sitting.is_over:
         await trio.sleep(_TURN)
@@ -136,7 +141,7 @@ async def _take_turns(sitting: Sitting, back_end: BackEnd, process: TargetProces
         if process is not None and not process.is_running:
             ending = process.take_ending()
             sitting.driver_gone(f"{ending.why}: {ending.last_words}", crashed=ending.is_crash)
-            return
+            break
         # Some front ends connect more than once before they stay.
         if back_end.statistics.is_connected:
             gone_at = math.inf
@@ -145,4 +150,5 @@ async def _take_turns(sitting: Sitting, back_end: BackEnd, process: TargetProces
             if trio.current_time() > gone_at:
                 why = f"its front end went away, and did not come back within {boot_patience:g} s"
                 sitting.driver_gone(why, crashed=False)
-                return
+                break
+    return ""
