@@ -4,6 +4,7 @@ Each is one of our own devices, or its registers, with one fault.
 """
 
 from check_mutants import Mutant, block, replaced
+from check_suspending import SuspendingBalloon
 
 import vdev.device
 import vdev.negotiation
@@ -371,6 +372,61 @@ class ResetsAllQueues(BalloonDevice):
             super().reset_queue(each)
 
 
+# Suspended
+
+
+class SuspendsEarly(SuspendingBalloon):
+    def write_status(self, value):
+        if value & DeviceStatus.SUSPEND and not self.is_suspended and not self.status & DeviceStatus.DRIVER_OK:
+            self.status |= DeviceStatus.SUSPEND
+        else:
+            super().write_status(value)
+
+
+class IgnoresSuspend(SuspendingBalloon):
+    def suspend(self):
+        """Go on as before."""
+
+
+class ServesSuspended(SuspendingBalloon):
+    @property
+    def running(self):
+        return super().running or self.is_suspended
+
+
+class NeverResumes(SuspendingBalloon):
+    def resume(self):
+        """Stay suspended."""
+
+
+class TakesConfiguration(SuspendingBalloon):
+    def write_config(self, offset, size, value):
+        BalloonDevice.write_config(self, offset, size, value)
+
+
+class AnnouncesAtOnce(SuspendingBalloon):
+    def _notify_config_change(self):
+        self.interrupt_status |= Interrupt.CONFIGURATION_CHANGE
+        self.announce_config()
+
+
+class ForgetsChanges(SuspendingBalloon):
+    def resume(self):
+        self.owes_announcement = False
+        super().resume()
+
+
+class KeepsDriverOk(SuspendingBalloon):
+    """Shows SUSPEND and DRIVER_OK both."""
+
+    @property
+    def running(self):
+        return super().running and not self.is_suspended
+
+    def suspend(self):
+        self.status |= DeviceStatus.SUSPEND
+
+
 def _raise(*_):
     raise KeyError("a register")
 
@@ -525,6 +581,7 @@ MUTANTS = [
             "queue-reset.begins-anew",
             "queue-reset.another-size-and-place",
         },
+        only=("queue-reset.regist*",),
         make=NeverResetsQueues,
     ),
     Mutant("resets all queues", "balloon", {"queue-reset.register-resets"}, make=ResetsAllQueues),
@@ -540,4 +597,17 @@ MUTANTS = [
         {"queue-reset.registers-read-zero"},
         patch=reads(Register.QUEUE_RESET, lambda registers, v: int(registers.device.status == 0)),
     ),
+    Mutant("suspends early", "balloon", {"suspend.ignored-before-driver-ok"}, make=SuspendsEarly),
+    Mutant("ignores SUSPEND", "balloon", {"suspend.suspends"}, also={"suspend.*"}, make=IgnoresSuspend),
+    Mutant("serves while it is suspended", "balloon", {"suspend.queues-are-left-alone"}, make=ServesSuspended),
+    Mutant("never resumes", "balloon", {"suspend.resumes"}, also={"suspend.announces-changes-late"}, make=NeverResumes),
+    Mutant(
+        "takes configuration while it is suspended",
+        "balloon",
+        {"suspend.takes-no-configuration"},
+        make=TakesConfiguration,
+    ),
+    Mutant("announces while it is suspended", "balloon", {"suspend.announces-changes-late"}, make=AnnouncesAtOnce),
+    Mutant("forgets changes", "balloon", {"suspend.announces-changes-late"}, make=ForgetsChanges),
+    Mutant("keeps DRIVER_OK", "balloon", {"suspend.everything-taken-is-used"}, also={"suspend.*"}, make=KeepsDriverOk),
 ]

@@ -33,12 +33,14 @@ from vdev.vhost_user.vring import Vring
 from vdev.vhost_user.vrings import Vrings
 
 _R = FrontEndRequest
+_SPLIT = (RingFormat.SPLIT,)
+"""Of faults that have nothing to do with the format, and make a check wait."""
 
 
-def mutant(name, kills, patch=None, *, kind="entropy", **options):
+def mutant(name, kills, patch=None, *, kind="entropy", only=(), **options):
     """Judged by the checks of the subjects that it fails, of how messages are answered, and of how a ring is used."""
     subjects = {f"{check.partition('.')[0]}.*" for check in kills}
-    only = (*sorted(subjects | {"messages.*", "used.*"}),)
+    only = only or (*sorted(subjects | {"messages.*", "used.*"}),)
     return Mutant(name, kind, kills, patch=patch, carrier=Carrier.VHOST_USER, only=only, **options)
 
 
@@ -278,6 +280,11 @@ def _needs_call(call):
     return call_driver
 
 
+def _never_poll(patch):
+    patch.setattr(vdev.vhost_user.server, "_POLL_INTERVAL", 1000)
+    patch.setattr(vdev.vhost_user.server, "BusyWait", lambda: None)
+
+
 def _wait_for_a_kick(patch):
     """No look when a ring is started, neither from the server nor from the device."""
     server = vdev.vhost_user.server
@@ -462,7 +469,10 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "keeps the first kick descriptor", {"rings.started-and-enabled"}, wrapped(Vrings, "set_kick", _keep_first_kick)
+        "keeps the first kick descriptor",
+        {"rings.started-and-enabled"},
+        wrapped(Vrings, "set_kick", _keep_first_kick),
+        formats=_SPLIT,
     ),
     mutant(
         "forgets what is enabled before a start",
@@ -472,11 +482,10 @@ MUTANTS = [
             "set_enabled",
             ("self.enable(ring, bool(payload.num))", "self.enable(ring, bool(payload.num) and ring.is_started)"),
         ),
+        formats=_SPLIT,
     ),
     mutant(
-        "waits for a kick",
-        {"rings.what-is-there-is-done-without-a-kick"},
-        replaced(_wait_for_a_kick),
+        "waits for a kick", {"rings.what-is-there-is-done-without-a-kick"}, replaced(_wait_for_a_kick), formats=_SPLIT
     ),
     mutant(
         "calls while it is suspended",
@@ -490,9 +499,10 @@ MUTANTS = [
     ),
     mutant(
         "loses one at a start",
-        {"rings.start-again", "bases.nothing-is-lost-or-done-twice"},
+        {"rings.start-again"},
         wrapped(BringUp, "attach", _drop_one),
         also={"rings.disabled-and-enabled-again"},
+        formats=_SPLIT,
     ),
     mutant(
         "takes disabled for enabled",
@@ -504,13 +514,16 @@ MUTANTS = [
     mutant(
         "does not poll",
         {"events.polled-without-a-descriptor"},
-        replaced(lambda patch: patch.setattr(vdev.vhost_user.server, "_POLL_INTERVAL", 1000)),
+        replaced(_never_poll),
+        formats=_SPLIT,
     ),
     mutant(
         "never calls",
         {"events.used-buffers-are-called"},
         put_instead(Vring, "call_driver", lambda self: None),
-        also={"used.one-after-the-other", "events.another-call-descriptor"},
+        also={"events.another-call-descriptor"},
+        formats=_SPLIT,
+        only=("events.*",),
     ),
     mutant(
         "dies without a call descriptor",
@@ -521,6 +534,7 @@ MUTANTS = [
         "keeps the first call descriptor",
         {"events.another-call-descriptor"},
         wrapped(Vrings, "set_call", _keep_first_call),
+        formats=_SPLIT,
     ),
     mutant("signals an error at a stop", {"events.no-error-without-one"}, wrapped(Vrings, "stop", _err_at_stop)),
     mutant(
@@ -531,7 +545,7 @@ MUTANTS = [
     # bases
     mutant(
         "counts modulo the size",
-        {"bases.split-counts-what-was-taken"},
+        {"bases.split-counts-what-was-taken", "bases.nothing-is-lost-or-done-twice"},
         changed(
             Vrings,
             "get_base",
@@ -540,8 +554,7 @@ MUTANTS = [
                 '"num": (ring.base or 0) % ring.size if (ring.base or 0) < 0x8000 else ring.base',
             ),
         ),
-        formats=(RingFormat.SPLIT,),
-        also={"bases.nothing-is-lost-or-done-twice"},
+        formats=_SPLIT,
     ),
     mutant(
         "tells another used lap",
@@ -582,13 +595,14 @@ MUTANTS = [
         "tells 13 for 14",
         {"bases.what-was-taken-is-given-back"},
         changed(Vrings, "get_base", ('"num": ring.base or 0', '"num": 13 if ring.base == 14 else ring.base or 0')),
-        formats=(RingFormat.SPLIT,),
+        formats=_SPLIT,
     ),
     # memory
     mutant(
         "takes every address for low",
         {"memory.rings-and-buffers-in-any-region"},
         changed(MemoryTable, "translate", ("return slot.guest_address +", "return self._slots[0].guest_address +")),
+        formats=_SPLIT,
     ),
     mutant(
         "keeps the first table",
@@ -598,6 +612,7 @@ MUTANTS = [
             "set",
             ("    fds = message.fds\n", "    fds = message.fds\n    if self._slots:\n        return\n"),
         ),
+        formats=_SPLIT,
     ),
     mutant("has no slots", {"memory.max-slots"}, put_instead(Session, "_get_max_mem_slots", lambda *_: u64(0))),
     mutant(
@@ -605,6 +620,7 @@ MUTANTS = [
         {"memory.region-added"},
         put_instead(MemoryTable, "add", lambda *_: None),
         also={"memory.removed-is-not-used"},
+        formats=_SPLIT,
     ),
     mutant(
         "keeps what comes with a removal",
@@ -670,7 +686,7 @@ MUTANTS = [
         "does not answer to a log",
         {"log.base-is-answered"},
         changed(WriteLog, "set_base", ("    return answer", "    return None")),
-        also={"log.written-buffers-are-marked", "log.used-ring-is-marked", "log.nothing-while-off"},
+        only=("log.base-is-answered",),
     ),
     mutant(
         "marks nothing",
@@ -703,7 +719,7 @@ MUTANTS = [
         "leaves all in flight",
         {"inflight.nothing-is-left-after-use"},
         replaced(_leave_in_flight),
-        formats=(RingFormat.SPLIT,),
+        formats=_SPLIT,
     ),
     mutant(
         "forgets what was taken",

@@ -5,7 +5,7 @@ from vdev.check.bench.bench import Bench
 from vdev.check.bench.fate import Fate
 from vdev.check.bench.ring import Segment
 from vdev.check.device.left_alone import expect_served, post_plain
-from vdev.check.device.vhost_steps import VHOST, start_raw
+from vdev.check.device.vhost_steps import VHOST, round_trip, start_raw
 from vdev.check.registry import BOTH, check
 from vdev.check.target import ConnectionClosed
 from vdev.check.verdict import TargetHung
@@ -21,6 +21,8 @@ def polled_without_a_descriptor(bench: Bench) -> None:
     if bench.front_end.features >> PROTOCOL_FEATURES & 1:
         bench.front_end.enable(ring.number)
     for turn in range(3):
+        # It has come to rest, if it ever does.
+        round_trip(bench)
         post_plain(bench, ring)
         try:
             ring.wait_used()
