@@ -120,7 +120,14 @@ def one_request(bench: Bench, ring: Ring, request: Request | None = None) -> Use
 
 
 def expect_answer(bench: Bench, ring: Ring, posted: Posted, used: Used, statement: str | None = None) -> None:
-    """See that a request's answer is what it must be; `statement` is broken if it is not."""
+    """See that a request came back, and its answer is what it must be; `statement` is broken if it is not."""
+    bench.expect(
+        used.id == posted.head,
+        of_format(bench, split="split.device.described.used-id", packed="packed.device.described.used-id"),
+        expected=f"the buffer {posted.head} comes back",
+        observed=f"id {used.id}",
+        shown=[ring.show_used(used)],
+    )
     if posted.request is None:
         return
     complaint = posted.request.check(ring.written(posted), written_length(ring, used))

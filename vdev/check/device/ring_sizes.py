@@ -29,7 +29,7 @@ def _go_round_and_fill(bench: Bench, size: int) -> None:
     bench.done(f"a queue of {size}: filled, and gone round")
     # One alone, so that what follows begins in the middle and goes over the end.
     one_request(bench, ring)
-    for _ in range(2):
+    for _ in range(3):
         answer_all(bench, ring, make_available(bench, ring, most_at_once(bench, ring)))
 
 
