@@ -7,6 +7,7 @@
 import contextlib
 import importlib
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -28,7 +29,7 @@ from vdev.devices.kind import Carrier
 
 BROKEN = (Verdict.FAIL, Verdict.CRASHED, Verdict.HUNG)
 DISK_SIZE = 8 << 20
-PATIENCE = 1.5
+PATIENCE = 1.0
 """Seconds for each answer of a back end that is broken: many of them never come."""
 LIST = Path(__file__).parent.parent / "vdev" / "check" / "mutants.txt"
 HEADING = "# Which mutants fail which check. Written by: python tests/check_mutants.py\n"
@@ -49,11 +50,11 @@ def block(cls=BlockDevice, *, read_only=False, size=DISK_SIZE, **options):
     """A disk in memory, the same for each device that is made: what one driver wrote, the next one finds."""
     fd = os.memfd_create("disk", os.MFD_CLOEXEC)
     os.truncate(fd, size)
-    kept = os.fdopen(fd, "rb")  # closed when nobody makes devices of it any more
 
     def make(memory):
-        return cls(memory, BlockFile.open(f"/proc/self/fd/{kept.fileno()}", read_only=read_only), **options)
+        return cls(memory, BlockFile.open(f"/proc/self/fd/{fd}", read_only=read_only), **options)
 
+    weakref.finalize(make, os.close, fd)
     return make
 
 
