@@ -66,6 +66,11 @@ class JudgedQueue:
             self.inner.push_batch(np.array(heads, np.int64), np.array(sizes, np.int64))
         self.watch.note_given_back(heads, sizes)
 
+    def take_held(self) -> list[Spent]:
+        """Take out everything that is held, to give it back otherwise."""
+        spent, self.held = self.held, []
+        return spent
+
     def release_held(self, order: Sequence[int] | None = None) -> int:
         """Give everything that is held back, in this order of places in `held`, and return how many they were."""
         spent, self.held = self.held, []

@@ -84,7 +84,7 @@ class Slow(BalloonGame):
     aim = "requests of the balloon were given back"
     enough = 12
     stirs = False
-    _TURNS = 4
+    _TURNS = 8
 
     def begin(self) -> None:
         """Count turns."""
@@ -107,7 +107,8 @@ class Slow(BalloonGame):
         self._turns += 1
         device = self.balloon
         held = [queue for queue in self.stage.queues.values() if queue.held]
-        if device.running and (held or device.actual == device.config["num_pages"]):
+        is_due = self._turns % self._TURNS == self._TURNS // 2 if held else device.actual == device.config["num_pages"]
+        if device.running and is_due:
             device.set_target(self.stage.random.choice((0, self.a_modest_size)))
         for queue in held if self._turns % self._TURNS == 0 else ():
             self.acted += queue.release_held()
@@ -188,7 +189,20 @@ class ScribblesBalloon(_Scribbling):
 
     aim = "requests to inflate were acknowledged"
     queue = BalloonQueue.INFLATE
-    enough = 6
+    enough = 4
+    stirs = False
+    _TURNS = 6
+
+    def begin(self) -> None:
+        """Count turns."""
+        self._turns_there = 0
+
+    def turn(self) -> None:
+        """Have the balloon filled and emptied in turn, and let the driver rest in between."""
+        if self.balloon.running and self.balloon.actual == self.balloon.config["num_pages"]:
+            self._turns_there += 1
+            if self._turns_there % self._TURNS == 0:
+                self.balloon.set_target(0 if self.balloon.actual else self.a_modest_size)
 
     def pages(self, chain: RawChain) -> list[int]:
         """The pages that are named."""
@@ -221,9 +235,20 @@ class ScribblesReported(_Scribbling):
         """Count turns."""
         self._turns = 0
 
+    def give_back(self, queue: JudgedQueue, spent: Sequence[Spent]) -> None:
+        """Keep reports."""
+        if queue.number == self.number_of(self.queue):
+            queue.hold(spent)
+        else:
+            queue.release(spent)
+
     def turn(self) -> None:
-        """Have pages become free now and then, and give the guest time to report them."""
+        """Let go of reports. Have pages become free now and then, and give the guest time to report them."""
         self._turns += 1
+        for queue in self.stage.queues.values():
+            if queue.held:
+                super().give_back(queue, queue.take_held())
+                self.stage.call_driver(queue.number)
         if self._turns % self._TURNS:
             return
         if self.balloon.running and self.balloon.actual == self.balloon.config["num_pages"]:
@@ -240,6 +265,7 @@ class Keeps(BalloonGame):
     aim = "sizes were reached"
     enough = 6
     stirs = False
+    _TURNS = 6
 
     @classmethod
     def offers(cls, offered: int) -> int:
@@ -254,11 +280,17 @@ class Keeps(BalloonGame):
     def begin(self) -> None:
         """Begin with none."""
         self._wanted = 0
+        self._turns_there = 0
 
     def turn(self) -> None:
-        """Ask for the next when one is reached."""
-        if self.balloon.running and self.balloon.actual == self._wanted:
-            self.acted += bool(self._wanted)
-            larger = self._wanted + self.a_modest_size
-            self._wanted = self._wanted // 2 if self.acted % 2 and self._wanted > 1 else larger
-            self.balloon.set_target(self._wanted)
+        """Ask for the next when the driver has been there for a while."""
+        if not self.balloon.running or self.balloon.actual != self._wanted:
+            return
+        self._turns_there += 1
+        if self._turns_there < self._TURNS:
+            return
+        self._turns_there = 0
+        self.acted += bool(self._wanted)
+        larger = self._wanted + self.a_modest_size
+        self._wanted = self._wanted // 2 if self.acted % 2 and self._wanted > 1 else larger
+        self.balloon.set_target(self._wanted)

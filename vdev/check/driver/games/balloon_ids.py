@@ -44,6 +44,7 @@ class Ids(_HintGame):
     hints, before it begins, and between two reads of the field. The last id stands until the driver is at its end.
     """
 
+    _TURNS = 40
     aim = "command ids were given out, and hints under the last one came to an end"
     enough = 24
     stirs = False
@@ -56,6 +57,7 @@ class Ids(_HintGame):
         self._echoed: int | None = None
         self._is_ended = False
         self._due = False
+        self._pause = 0
 
     @property
     def progress(self) -> int:
@@ -73,14 +75,18 @@ class Ids(_HintGame):
 
     def before_config_read(self, offset: int) -> None:
         """Change the field behind the driver's back, and tell it."""
-        if offset <= _PLACE and self._final is None and self.balloon.running and self.stage.random.random() < 0.3:
+        if self._pause or self._final is not None or not self.balloon.running:
+            return
+        if offset <= _PLACE and self.stage.random.random() < 0.3:
             self._act()
 
     def turn(self) -> None:
         """Change it at a quiet moment, or as soon as hints come."""
         if not self.balloon.running or self._final is not None:
             return
-        if self.acted == self.enough - 1:
+        if self._pause:
+            self._pause -= 1
+        elif self.acted == self.enough - 1:
             self._final = self._new_id()
             self._show(self._final)
         elif self._due or self.stage.random.random() < 0.5:
@@ -90,7 +96,10 @@ class Ids(_HintGame):
     def _act(self) -> None:
         if self.acted < self.enough - 1:
             self.acted += 1
-            self._show(self.stage.random.choice((_STOP, _DONE, *(self._new_id() for _ in range(3)))))
+            value = self.stage.random.choice((_STOP, _DONE, *(self._new_id() for _ in range(3))))
+            # Sometimes it stays so: a driver that does not stop hints all it has.
+            self._pause = self._TURNS if value in (_STOP, _DONE) and self.stage.random.random() < 0.5 else 0
+            self._show(value)
 
     def _new_id(self) -> int:
         self._id += 1

@@ -54,6 +54,13 @@ class _HintingRule(BalloonRule):
     def reads(self, seen: ConfigRead, value: int) -> None:
         """Look at what the driver reads, before it is noted."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether the device has hints, or a report, whose pages could not be hinted."""
+        queues = self.picture.queues.items()
+        roles = (BalloonQueue.FREE_PAGE, BalloonQueue.REPORTING)
+        return any(queue.in_flight_count for number, queue in queues if self.is_of(number, *roles))
+
     def pages_came(self, seen: ChainMadeAvailable) -> None:
         """Look at a hint."""
 
@@ -157,7 +164,7 @@ class Hints(_HintingRule):
     def rested(self, seen: Rested) -> None:
         """By now it has begun."""
         wanted = self.current
-        if wanted in (None, CommandId.STOP, CommandId.DONE) or not self.is_working or self.free_page_in_flight:
+        if wanted in (None, CommandId.STOP, CommandId.DONE) or not self.is_working or self.waits:
             return
         if wanted != self._answered:
             self.due(
@@ -167,12 +174,6 @@ class Hints(_HintingRule):
                 expected=f"hints under the command id {wanted:#x}, which the driver read",
                 observed="nothing came under it",
             )
-
-    @property
-    def free_page_in_flight(self) -> int:
-        """Chains of free_page_vq that the device has."""
-        queues = self.picture.queues.items()
-        return sum(queue.in_flight_count for number, queue in queues if self.is_of(number, BalloonQueue.FREE_PAGE))
 
 
 @rule(
@@ -196,12 +197,7 @@ class EndsHints(Hints):
     @sees(Rested)
     def rested(self, seen: Rested) -> None:
         """While the device still wants hints, and has given all back, the driver only rests if it is at its end."""
-        if (
-            self.open_id is not None
-            and self.open_id == self.current
-            and self.is_working
-            and not self.free_page_in_flight
-        ):
+        if self.open_id is not None and self.open_id == self.current and self.is_working and not self.waits:
             self.due(
                 False,
                 "balloon.driver.hinting.6",

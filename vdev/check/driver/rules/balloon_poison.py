@@ -124,12 +124,23 @@ class _FillingRule(CountingRule):
         self.value = 0
         self._before: dict[int, bytes] = {}
         self._deflated: dict[int, bytes] = {}
+        self._noticed: dict[int, bytes] = {}
+        """Those of them of which the driver knows: it wrote actual."""
 
     @sees(ConfigWritten)
     def written(self, seen: ConfigWritten) -> None:
-        """Note the pattern."""
+        """Note the pattern, and that the driver has seen its requests come back."""
+        if field_value(CONFIG, "actual", seen) is not None:
+            self._noticed.update(self._deflated)
+            self._deflated.clear()
         value = field_value(CONFIG, "poison_val", seen)
         self.value = self.value if value is None else value
+
+    def inflates(self, seen: ChainMadeAvailable, pages: Pages) -> None:
+        """These are the device's again."""
+        for page in pages.tolist():
+            self._deflated.pop(page, None)
+            self._noticed.pop(page, None)
 
     def acknowledged(self, seen: ChainGivenBack, pages: Pages, *, inflated: bool) -> None:
         """Note what the device left in the pages, and which went back."""
@@ -144,10 +155,10 @@ class _FillingRule(CountingRule):
     @sees(Rested)
     def rested(self, seen: Rested) -> None:
         """Each page that went back had time to be filled."""
-        deflated, self._deflated = self._deflated, {}
+        deflated, self._noticed = self._noticed, {}
         poison = self.value.to_bytes(4, "little") * (PAGE_FRAME_SIZE // 4)
         for page, before in deflated.items():
-            if page not in self.inside | self.entering and before != poison:
+            if before != poison:
                 self.compare(page, before, self.picture.memory.read(page, PAGE_FRAME_SIZE))
 
     def compare(self, page: int, before: bytes, after: bytes) -> None:
