@@ -80,7 +80,15 @@ def dying(name, kills, words, *, kind="entropy", also=(), formats=(RingFormat.SP
     """A device that dies of a violation."""
     patch = words if callable(words) else dies_of(words)
     return Mutant(
-        f"dies-of-{name}", kind, kills, UNBROKEN[kind](), patch, frozenset(also), formats, verdict=Verdict.CRASHED
+        f"dies-of-{name}",
+        kind,
+        kills,
+        UNBROKEN[kind](),
+        patch,
+        frozenset(also),
+        formats,
+        verdict=Verdict.CRASHED,
+        only=("hostile.*",),
     )
 
 
@@ -107,11 +115,9 @@ MUTANTS = [
         also={"status.*"},
     ),
     dying("readable-behind-writable", {"hostile.readable-behind-writable"}, "a readable segment behind"),
-    dying("no-room", {"hostile.no-bytes-at-all"}, "without room for a byte", also={"entropy.*"}),
+    dying("no-room", {"hostile.no-bytes-at-all"}, "without room for a byte"),
     dying("nothing-to-write", {"hostile.elements-without-request"}, "a device-readable buffer", also={"*"}),
-    dying(
-        "elements-of-no-bytes", {"hostile.elements-of-no-bytes"}, replaced(cannot_divide_by_nothing), also={"block-*"}
-    ),
+    dying("elements-of-no-bytes", {"hostile.elements-of-no-bytes"}, replaced(cannot_divide_by_nothing)),
     # Tables
     dying("tables-that-were-not-agreed", {"hostile.indirect-without-its-feature"}, "INDIRECT_DESC was not negotiated"),
     dying("tables-outside-ram", {"hostile.table-outside-ram"}, "an indirect table of .* not wholly"),
@@ -141,7 +147,7 @@ MUTANTS = [
     dying("a-list-without-end", {"hostile.list-without-end"}, "^a chain longer than", formats=PACKED),
     dying("large-ids", {"hostile.id-out-of-range"}, r"^buffer id \d+ in a queue", formats=PACKED),
     dying("an-id-twice", {"hostile.id-twice"}, "^buffer id .* not given back", kind="block", formats=PACKED),
-    dying("another-lap", {"hostile.more-than-the-ring"}, replaced(counts_laps), formats=PACKED, also={"wrap.*"}),
+    dying("another-lap", {"hostile.more-than-the-ring"}, replaced(counts_laps), formats=PACKED),
     dying("unknown-events", {"hostile.event-without-meaning"}, "event flags", formats=PACKED),
     dying("events-nowhere", {"hostile.event-outside-the-ring"}, "^an event at", formats=PACKED),
     dying("a-table-in-a-list", {"hostile.table-in-a-list"}, "in a chain of others", formats=PACKED),
