@@ -3,6 +3,7 @@
 from check_session_faults import mutant, put_instead, raise_error, reads
 
 from spec.mmio import Interrupt, Register
+from vdev.check.registry import RingFormat
 from vdev.check.verdict import Verdict
 from vdev.devices.balloon import BalloonDevice
 from vdev.devices.entropy import EntropyDevice
@@ -224,7 +225,13 @@ MUTANTS = [
         patch=put_instead(MmioRegisters, "_write_queue_notify", _write_data_whole),
     ),
     mutant("serves a queue that was reset", "entropy", {"queue-reset.requests-are-dropped"}, make=ServesReset),
-    mutant("keeps a queue's positions", "entropy", {"queue-reset.begins-anew"}, make=KeepsQueuePositions),
+    mutant(
+        "keeps a queue's positions",
+        "entropy",
+        {"queue-reset.begins-anew"},
+        formats=(RingFormat.PACKED,),
+        make=KeepsQueuePositions,
+    ),
     mutant("keeps a queue's size", "entropy", {"queue-reset.another-size-and-place"}, make=KeepsQueueSize),
     mutant(
         "never resets a queue",

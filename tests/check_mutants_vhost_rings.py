@@ -1,6 +1,7 @@
 """Mutants for the checks of rings over vhost-user: states, bases, descriptors, log, and what is in flight."""
 
 import inspect
+import os
 
 from check_mutants import changed, replaced
 from check_vhost_faults import SPLIT, mutant, put_instead, wrapped
@@ -50,10 +51,11 @@ def _drop_one(attach):
     return attach_and_drop
 
 
-def _keep_first_kick(set_kick):
+def _deaf_at_a_restart(set_kick):
     def handle(self, payload, message):
-        if self.named(payload.value & 0xFF).is_started:
-            return None
+        if self.named(payload.value & 0xFF).chain_count and message.fds:
+            os.close(message.fds[0])
+            message.fds[0] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         return set_kick(self, payload, message)
 
     return handle
@@ -129,9 +131,10 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "keeps the first kick descriptor",
+        "is deaf at a restart",
         {"rings.started-and-enabled"},
-        wrapped(Vrings, "set_kick", _keep_first_kick),
+        wrapped(Vrings, "set_kick", _deaf_at_a_restart),
+        also={"rings.start-again"},
         formats=SPLIT,
     ),
     mutant(

@@ -8,6 +8,7 @@ from spec.device import FEATURE_REQUIRES, DeviceId, Feature, feature_mask, featu
 from spec.vhost_user import ProtocolFeature
 from vdev.check.bench.bench import Bench
 from vdev.check.registry import check
+from vdev.check.target import ConnectionClosed
 from vdev.devices.kind import Carrier
 
 NET_REQUIRES: dict[int, tuple[int, ...]] = {
@@ -159,9 +160,16 @@ def _with_needs(bit: int, offered: int, required: dict[int, tuple[int, ...]]) ->
 
 
 def _agrees(bench: Bench, accepted: int) -> bool:
-    bench.reset()
+    try:
+        bench.reset()
+    except ConnectionClosed:
+        bench.reconnect()
     bench.control.begin()
-    return bench.control.accept_features(accepted)
+    try:
+        return bench.control.accept_features(accepted)
+    except ConnectionClosed:
+        bench.reconnect()
+        return False
 
 
 @check("features.unoffered-are-refused", covers=["features.device.3"], hostile=True)

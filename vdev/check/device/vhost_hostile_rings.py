@@ -14,6 +14,7 @@ from spec.vhost_user import (
     VRING_STATE,
     FrontEndRequest,
 )
+from vdev.check.bench.arena import Place
 from vdev.check.bench.bench import Bench
 from vdev.check.device.left_alone import post_plain
 from vdev.check.device.vhost_hostile_steps import Step, hostile, send_each, u64
@@ -29,8 +30,10 @@ _address = struct_of(VRING_ADDRESS)
 def ring_set_up(bench: Bench) -> None:
     """Rings that there are not, sizes and bases that no ring has, areas outside of all memory, and flags."""
     outside = bench.memory.outside()
-    inside = bench.memory.regions[0].user_address + 0x10000
-    last = bench.memory.regions[0].user_address + bench.memory.regions[0].size - 4
+    area = bench.memory.allocate(0x2000, align=4096, what="areas of no ring")
+    end = bench.memory.allocate(4096, what="the end of memory", place=Place.LAST)
+    inside = bench.memory.user_address(area.address)
+    last = bench.memory.user_address(end.address) + end.size - 4
     steps: list[Step] = []
     for index in (0xFFFF_FFFF, 0x100, 0x7F):
         steps += [(request, _state.pack(index, 1), ()) for request in (_R.SET_VRING_NUM, _R.SET_VRING_BASE)]

@@ -34,9 +34,10 @@ def started_and_enabled(bench: Bench) -> None:
     ring = bench.ring()
     expect_served(bench, ring, _S + "ring.2", "of a ring that was started and enabled")
     bench.exchange(ring, statement=_S + "ring.9")
-    bench.done("give the ring another kick descriptor")
-    bench.front_end.set_kick(ring.number)
+    bench.done("stop the ring, and start it with another kick descriptor")
+    ring.resume(ring.stop() or 0)
     for turn in range(2):
+        round_trip(bench)
         expect_served(bench, ring, _S + "kick.2", f"after kick {turn + 1} of another descriptor")
 
 
