@@ -95,6 +95,32 @@ def test_what_makes_no_sense_is_refused_in_one_line(vdev, line, words):
     assert done.stderr.count("\n") == 1
 
 
+def test_the_rules_and_games_for_drivers_are_listed(vdev):
+    done = vdev("check driver --list --type entropy")
+    assert done.status == 0
+    assert "game.late" in done.stdout
+    assert "balloon." not in done.stdout
+    assert vdev("check driver --list --only game.late").stdout.splitlines()[-1] == "1 rules and games"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("check driver --type entropy", "--socket"),
+        ("check driver --socket /nowhere/s", "--type"),
+        ("check driver --type entropy --socket /nowhere/s", "cannot listen at /nowhere/s"),
+        ("check driver --type entropy --socket /nowhere/s --only nothing.at-all", "nothing.at-all"),
+        ("check driver --type entropy --socket /nowhere/s --skip nothing.at-all", "nothing.at-all"),
+        ("check driver --type entropy --socket /nowhere/s --file .", "--file is for block devices"),
+    ],
+)
+def test_what_makes_no_sense_about_a_driver_is_refused_in_one_line(vdev, line, words):
+    done = vdev(line)
+    assert (done.status, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 # With a process
 
 
@@ -183,3 +209,49 @@ def test_an_interrupted_run_shows_what_there_is_and_leaves_nothing(number, tmp_p
     assert "Traceback" not in log.read_text() + output.decode()
     assert b"cases in" in output
     assert {path.name for path in tmp_path.iterdir()} == {"log", "hangs"}
+
+
+GUEST = f"{shlex.quote(sys.executable)} -m vdev drive entropy {{socket}} --bytes 4MiB"
+
+
+@pytest.mark.process
+def test_our_own_driver_is_judged_and_nothing_is_left(vdev, tmp_path):
+    socket = tmp_path / "judge.sock"
+    done = vdev(
+        f"check driver --type entropy --socket {socket} --spawn {shlex.quote(GUEST)}"
+        " --only 'status.*' --only game.late[split] --skip status.steps --json -"
+    )
+    report = json.loads(done.stdout)
+    assert report["side"] == "driver"
+    assert report["counts"]["FAIL"] == report["counts"]["CRASHED"] == report["counts"]["HUNG"] == 0, done.stderr
+    assert report["counts"]["PASS"] > 0
+    assert not [case["name"] for case in report["cases"] if case["check"] == "status.steps"]
+    assert done.status == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.process
+def test_a_guest_that_does_not_come_is_named(vdev, tmp_path):
+    socket = tmp_path / "judge.sock"
+    done = vdev(f"check driver --type entropy --socket {socket} --spawn false")
+    assert (done.status, done.stdout) == (2, "")
+    assert "ended with status 1" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.process
+def test_judging_a_driver_can_be_interrupted(tmp_path):
+    socket, log = tmp_path / "judge.sock", tmp_path / "log"
+    words = [sys.executable, "-m", "vdev", "check", "driver", "--type", "entropy", "--socket", str(socket)]
+    with log.open("wb") as file, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=file) as process:
+        deadline = time.monotonic() + LIMIT
+        while not socket.exists():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=LIMIT)
+    assert process.returncode == 130, log.read_text()
+    assert "interrupted" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]

@@ -11,7 +11,8 @@ from vdev.cli.running import json_option
 
 __all__ = ["check"]
 
-TYPES = ("block", "entropy", "balloon", "net", "fs", "generic")
+_DRIVER_TYPES = ("balloon", "block", "entropy")
+_TYPES = ("block", "entropy", "balloon", "net", "fs", "generic")
 
 _DEVICE_STATUS = """\b
 Exit status:
@@ -19,6 +20,14 @@ Exit status:
     1  something that --fail-on names
     2  the arguments make no sense, or there is nobody to judge
     3  the target went away, or hangs, before all was done (and nothing above)
+  130  interrupted
+"""
+
+_DRIVER_STATUS = """\b
+Exit status:
+    0  nothing that --fail-on names
+    1  something that --fail-on names
+    2  the arguments make no sense, or no driver came
   130  interrupted
 """
 
@@ -85,7 +94,7 @@ def _common(function: _Function) -> _Function:
 
 @check.command(short_help="Judge a vhost-user back end; vdev is the driver.", epilog=_DEVICE_STATUS)
 @click.argument("socket_path", metavar="[SOCKET]", required=False, type=click.Path())
-@click.option("--type", "type_name", type=click.Choice(TYPES), help="What device it is. Needed.")
+@click.option("--type", "type_name", type=click.Choice(_TYPES), help="What device it is. Needed.")
 @click.option(
     "--spawn",
     metavar="COMMAND",
@@ -114,3 +123,53 @@ def device(ctx: click.Context, /, **values: Any) -> int:
     if values.pop("is_list"):
         return list_device_checks(values["type_name"], values["only"], values["skip"])
     return check_device(ctx.command_path, **values)
+
+
+@check.command(short_help="Judge a guest's driver; vdev is the device.", epilog=_DRIVER_STATUS)
+@click.option("--type", "type_name", type=click.Choice(_DRIVER_TYPES), help="What device it drives. Needed.")
+@click.option("--socket", "socket_path", metavar="PATH", help="Where its front end connects. Needed.")
+@click.option(
+    "--spawn",
+    metavar="COMMAND",
+    help="Start the guest with this command, anew for each start of the driver that is wanted. {socket} stands for"
+    " PATH. No shell reads it. Without it only one start is judged.",
+)
+@click.option(
+    "--again", is_flag=True, help="Without --spawn: somebody else sees to it that the guest comes again each time."
+)
+@click.option(
+    "--file",
+    "file_path",
+    metavar="FILE",
+    type=click.Path(exists=True),
+    help="What a block device holds. [default: 64 MiB of its own]",
+)
+@click.option(
+    "--patience",
+    type=parameters.duration,
+    metavar="TIME",
+    default="5s",
+    show_default=True,
+    help="How long the driver may be silent where it has something to do.",
+)
+@click.option(
+    "--boot-patience",
+    type=parameters.duration,
+    metavar="TIME",
+    default="120s",
+    show_default=True,
+    help="How long the guest may take until it connects.",
+)
+@_common
+@click.pass_context
+def driver(ctx: click.Context, /, **values: Any) -> int:
+    """Judge the driver of the guest whose vhost-user front end (QEMU, user-mode Linux) connects to PATH.
+
+    All that it does, from probe to removal, is held against the rules, while the device plays games with it: buffers
+    come back late and out of order, interrupts without reason, changes in storms. Have the guest use the device.
+    """
+    from vdev.cli.check_driver import check_driver, list_driver_checks
+
+    if values.pop("is_list"):
+        return list_driver_checks(values["type_name"], values["only"], values["skip"])
+    return check_driver(ctx.command_path, **values)

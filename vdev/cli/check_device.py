@@ -18,7 +18,7 @@ from vdev.check.target import DEFAULT_PATIENCE
 from vdev.check.target_probe import Offer, offer_of
 from vdev.check.target_socket import SocketTarget
 from vdev.check.verdict import Verdict
-from vdev.cli.check_show import Outputs, print_lines, show_report, terminated_as_interrupted
+from vdev.cli.check_show import Outputs, describe_broken, print_lines, show_report, terminated_as_interrupted
 from vdev.cli.race_display import RaceDisplay, open_race_display
 from vdev.devices.kind import Carrier
 from vdev.errors import UserError
@@ -124,12 +124,7 @@ class _Progress(Listener):
         self._counts: Counter[Verdict] = Counter()
 
     def starts(self, case: Case, number: int, count: int) -> None:
-        broken = [
-            f"{self._counts[verdict]} {verdict.value}"
-            for verdict in (Verdict.FAIL, Verdict.CRASHED, Verdict.HUNG)
-            if self._counts[verdict]
-        ]
-        self._display.show("checks", "  ".join([*broken, case.name]), number, count)
+        self._display.show("checks", "  ".join([*describe_broken(self._counts), case.name]), number, count)
 
     def ends(self, result: CaseResult) -> None:
         self._counts[result.verdict] += 1

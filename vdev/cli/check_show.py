@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,13 @@ from vdev.check.report.junit import report_to_junit
 from vdev.check.report.page import report_page
 from vdev.check.report.text import Line, report_lines
 from vdev.check.result import Report
+from vdev.check.verdict import Verdict
 from vdev.cli.one_line import INTERRUPTED_STATUS, USAGE_STATUS, complain
 from vdev.cli.parameters import check_writable
 from vdev.cli.streams import silence
 from vdev.errors import UserError
 
-__all__ = ["Outputs", "print_lines", "show_report", "terminated_as_interrupted"]
+__all__ = ["Outputs", "describe_broken", "print_lines", "show_report", "terminated_as_interrupted"]
 
 BROKEN_STATUS = 1
 UNFINISHED_STATUS = 3
@@ -99,6 +100,12 @@ def print_lines(lines: Iterable[Line], *, on_stderr: bool = False) -> None:
         for line in lines:
             console.print(Text(line.text, _STYLES.get(line.kind, "")), soft_wrap=True)
     _write(capture.get(), on_stderr=on_stderr)
+
+
+def describe_broken(counts: Mapping[Verdict, int]) -> list[str]:
+    """Return in a few words what was found so far that is not good."""
+    grave = (Verdict.FAIL, Verdict.CRASHED, Verdict.HUNG)
+    return [f"{counts[verdict]} {verdict.value}" for verdict in grave if counts.get(verdict)]
 
 
 def _write(text: str, *, on_stderr: bool = False) -> None:

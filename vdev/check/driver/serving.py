@@ -1,7 +1,9 @@
 """The judging device at a vhost-user socket: real guests come here. One start of the driver after the other."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,8 @@ def judge_driver(
     it connects. `on_start` is told the number of a start, how many there are, and the games in words; `on_result` each
     game's result. The rest is as `Judge` has it.
 
+    Ctrl-C ends it; the report has what was seen by then.
+
     Raises UserError for arguments that cannot be, and where nobody connects.
     """
     judge = Judge(
@@ -66,9 +70,22 @@ def judge_driver(
         repeat=repeat,
     )
     judge.ledger.on_game = on_result
-    seconds = trio.run(_judge_all, judge, path, spawn, again, boot_patience, on_start)
+    began, is_interrupted = time.monotonic(), False
+    try:
+        trio.run(_judge_all, judge, path, spawn, again, boot_patience, on_start)
+    except* KeyboardInterrupt:
+        is_interrupted = True
+    except* UserError as refusals:
+        raise _leaf(refusals) from None
     subject = {"socket": str(path), **({"spawn": spawn} if spawn is not None else {})}
-    return judge.report(subject, seconds)
+    report = judge.report(subject, time.monotonic() - began)
+    return replace(report, stopped="interrupted before all was played", interrupted=True) if is_interrupted else report
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _judge_all(
@@ -78,8 +95,7 @@ async def _judge_all(
     again: bool,
     boot_patience: float,
     on_start: Callable[[int, int, str], None],
-) -> float:
-    began = trio.current_time()
+) -> None:
     starts = judge.plan.starts
     for number, start in enumerate(starts):
         if number and spawn is None and not again:
@@ -88,7 +104,6 @@ async def _judge_all(
             continue
         on_start(number + 1, len(starts), ", ".join(kind.name for kind in start.games))
         await _judge_start(judge, start, path, spawn, boot_patience)
-    return trio.current_time() - began
 
 
 async def _judge_start(judge: Judge, start: Start, path: Path, spawn: str | None, boot_patience: float) -> None:
