@@ -305,6 +305,13 @@ MUTANTS = [
         **_FALLS,
     ),
     mutant(
+        "DONE in the place of a command id",
+        {"balloon.hints-stop"},
+        changed(HintPoster, "_announce", ('self._add_id(area["current_id"])', "self._add_id(CommandId.DONE)")),
+        **_HINTS,
+        also={"game.*", "balloon.hints"},
+    ),
+    mutant(
         "DONE frees nothing",
         {"balloon.done-frees"},
         replaced(lambda patch: patch.setattr(HintPoster, "_release", lambda self: None)),

@@ -71,6 +71,9 @@ use_block() {
     for disk in /dev/vd?; do
         name=${disk#/dev/}
         cat /sys/block/$name/serial /sys/block/$name/size
+        blkdiscard -o 1048576 -l 65536 $disk
+        blkdiscard -s -o 2097152 -l 65536 $disk
+        test $(cat /sys/block/$name/queue/write_zeroes_max_bytes) = 0 || zero-out $disk
         dd if=$disk of=/dev/null bs=1M count=4 iflag=direct
         dd if=$disk of=/dev/null bs=512 count=3 skip=$((7 * $1)) iflag=direct
         dd if=$disk of=/kept bs=4k count=16 skip=$1
@@ -81,9 +84,6 @@ use_block() {
         dd if=/dev/zero of=$disk bs=512 count=5 seek=$((5000 + $1)) oflag=direct conv=notrunc &
         dd if=$disk of=/dev/null bs=128k count=16 skip=3 iflag=direct &
         wait
-        blkdiscard -o 1048576 -l 65536 $disk
-        blkdiscard -s -o 2097152 -l 65536 $disk
-        test $(cat /sys/block/$name/queue/write_zeroes_max_bytes) = 0 || zero-out $disk
         echo "write through" > /sys/block/$name/cache_type
         dd if=/kept of=$disk bs=4k seek=$1 conv=notrunc,fsync
         echo "write back" > /sys/block/$name/cache_type

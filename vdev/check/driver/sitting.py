@@ -42,6 +42,8 @@ DeviceMaker = Callable[[GuestMemory, Emitter], Device]
 _MESSAGE_FEATURES = (1 << 64) - 1
 """What a vhost-user message has room for."""
 _EVENTS_KEPT = 24
+_BOOT = 120.0
+"""Seconds that may pass until a driver that is reached through a front end sets up its first queue."""
 _STUCK = 4
 """So many patiences a driver may be busy with other things without getting on with a game."""
 
@@ -113,7 +115,8 @@ class Sitting:
         """Let game and rules see what the driver did or got."""
         if not isinstance(seen, Called):
             self._seen_at = self._clock()
-            self._is_begun = True
+            if self.picture.carrier is Carrier.MMIO or isinstance(seen, QueueMadeReady):
+                self._is_begun = True
         self.game.see(seen)
         for rule in self._listeners(type(seen)):
             if isinstance(seen, RingObservation) and rule.kind.formats and seen.format not in rule.kind.formats:
@@ -170,6 +173,8 @@ class Sitting:
             call(number)
 
         def note_announcement() -> None:
+            # A device that needs a reset says so in the same way.
+            self.picture.status = int(self.device.status)
             self.see(Called(None))
             announce()
 
@@ -256,9 +261,15 @@ class Sitting:
         return not missing
 
     def _watch_clock(self) -> None:
-        if self.is_over or not self._is_begun:
+        if self.is_over:
             return
         now = self._clock()
+        if not self._is_begun:
+            # A front end is there long before its guest has booted.
+            self._progress_at = self._seen_at = now
+            if now - self._began_at > _BOOT:
+                self.close(f"no driver set up a queue within {_BOOT:g} s")
+            return
         if self.game.progress != self._progress:
             self._progress, self._progress_at = self.game.progress, now
         is_silent = now - max(self._seen_at, self._progress_at) > self._patience

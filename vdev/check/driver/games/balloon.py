@@ -8,6 +8,7 @@ from vdev.check.driver.game import Game, Stage, game
 from vdev.check.driver.judged_queue import JudgedQueue, Spent
 from vdev.check.driver.observation import ChainMadeAvailable, Observation
 from vdev.check.driver.raw_chain import RawChain
+from vdev.check.verdict import Inconclusive, Judgement
 from vdev.devices.balloon import BalloonDevice
 from vdev.errors import GuestAddressError
 from vdev.memory import PAGE_SIZE
@@ -223,7 +224,7 @@ class ScribblesReported(_Scribbling):
 
     aim = "reports were acknowledged"
     queue = BalloonQueue.REPORTING
-    enough = 2
+    enough = 1
     stirs = False
     _TURNS = 32
 
@@ -254,6 +255,10 @@ class ScribblesReported(_Scribbling):
         if self.balloon.running and self.balloon.actual == self.balloon.config["num_pages"]:
             large = self.balloon.memory.size // PAGE_SIZE // 8
             self.balloon.set_target(0 if self.balloon.actual else large)
+
+    def overdue(self, patience: float) -> Judgement:
+        """A driver reports when it likes."""
+        return Inconclusive(f"the driver reported no pages for {patience:g} s")
 
 
 @game("balloon-keeps", types=["balloon"], needs_start=True)

@@ -1,8 +1,8 @@
 """How a balloon driver answers when it is asked for free pages ("Free Page Hinting")."""
 
-from spec.balloon import COMMAND_ID_SIZE, CONFIG, BalloonFeature, BalloonQueue, CommandId
-from vdev.check.driver.balloon_rule import BalloonRule
-from vdev.check.driver.config_access import covers_only, field_value
+from spec.balloon import COMMAND_ID_SIZE, CONFIG, BalloonFeature, CommandId
+from vdev.check.driver.config_access import covers_only
+from vdev.check.driver.hinting_rule import HintingRule
 from vdev.check.driver.observation import ChainMadeAvailable, ConfigRead, Rested
 from vdev.check.driver.picture import Picture
 from vdev.check.driver.rule import rule, sees
@@ -15,61 +15,8 @@ _FEW = 4
 """So many hinted blocks tell something of what becomes of all."""
 
 
-class _HintingRule(BalloonRule):
-    """Follows free_page_hint_cmd_id as the driver reads it, and the buffers of free_page_vq."""
-
-    def __init__(self, picture: Picture) -> None:
-        super().__init__(picture)
-        self.current: int | None = None
-        """What the driver read last, None before it read anything."""
-        self.read_ids: set[int] = set()
-        """Command ids that the driver has read."""
-        self.open_id: int | None = None
-        """The id under which hints come: the driver sent it, and no STOP after it."""
-
-    @sees(ConfigRead)
-    def _read(self, seen: ConfigRead) -> None:
-        value = field_value(CONFIG, "free_page_hint_cmd_id", seen)
-        if value is None:
-            return
-        self.reads(seen, value)
-        self.current = value
-        if value not in (CommandId.STOP, CommandId.DONE):
-            self.read_ids.add(value)
-
-    @sees(ChainMadeAvailable)
-    def _available(self, seen: ChainMadeAvailable) -> None:
-        if not self.is_of(seen.number, BalloonQueue.FREE_PAGE):
-            return
-        readable = [each for each in seen.chain.segments if not each.is_writable]
-        if not readable:
-            self.pages_came(seen)
-            return
-        size = sum(each.size for each in readable)
-        data = self.readable(seen.chain, "balloon.driver.described.hinted-pages", "a command id")
-        sent = int.from_bytes(data[:COMMAND_ID_SIZE], "little")
-        self.id_came(seen, sent, size)
-        self.open_id = None if sent in (CommandId.STOP, CommandId.DONE) else sent
-
-    def reads(self, seen: ConfigRead, value: int) -> None:
-        """Look at what the driver reads, before it is noted."""
-
-    @property
-    def waits(self) -> bool:
-        """Whether the device has hints, or a report, whose pages could not be hinted."""
-        queues = self.picture.queues.items()
-        roles = (BalloonQueue.FREE_PAGE, BalloonQueue.REPORTING)
-        return any(queue.in_flight_count for number, queue in queues if self.is_of(number, *roles))
-
-    def pages_came(self, seen: ChainMadeAvailable) -> None:
-        """Look at a hint."""
-
-    def id_came(self, seen: ChainMadeAvailable, sent: int, size: int) -> None:
-        """Look at a device-readable buffer of `size` bytes that says `sent`, before it is noted."""
-
-
 @rule("balloon.id-size", covers=["balloon.driver.hinting.1"], awaits="sent a command id", types=_TYPES, features=_NEEDS)
-class CommandIdSize(_HintingRule):
+class CommandIdSize(HintingRule):
     """A device-readable buffer in free_page_vq has four bytes."""
 
     def id_came(self, seen: ChainMadeAvailable, sent: int, size: int) -> None:
@@ -91,22 +38,24 @@ class CommandIdSize(_HintingRule):
     types=_TYPES,
     features=_NEEDS,
 )
-class BeginsWithId(_HintingRule):
+class BeginsWithId(HintingRule):
     """Hints begin with a buffer that holds the command id in force."""
 
     def id_came(self, seen: ChainMadeAvailable, sent: int, size: int) -> None:
         """It is an id that the device gave, or STOP."""
-        if sent != CommandId.STOP and size == COMMAND_ID_SIZE:
+        if sent not in (CommandId.STOP, CommandId.DONE) and size == COMMAND_ID_SIZE:
             self.expect(
                 sent in self.read_ids,
                 "balloon.driver.hinting.2",
-                expected=f"a command id that the driver read, as {self.current or 0:#x}",
+                expected="a command id, which is 2 or more, that the driver read",
                 observed=f"{sent:#x}",
                 shown=seen.chain.show(),
             )
 
     def pages_came(self, seen: ChainMadeAvailable) -> None:
-        """An id came before."""
+        """An id came before. One that begins with what the field says then, STOP or DONE, is another rule's."""
+        if self.false_start is not None:
+            return
         self.expect(
             self.open_id is not None,
             "balloon.driver.hinting.2",
@@ -117,7 +66,7 @@ class BeginsWithId(_HintingRule):
 
 
 @rule("balloon.id-once", covers=["balloon.driver.hinting.3"], awaits="sent a command id", types=_TYPES, features=_NEEDS)
-class IdOnce(_HintingRule):
+class IdOnce(HintingRule):
     """A command id is sent once and no more."""
 
     def __init__(self, picture: Picture) -> None:
@@ -144,7 +93,7 @@ class IdOnce(_HintingRule):
 
 
 @rule("balloon.hints", covers=["balloon.driver.hinting.4"], awaits="was asked for hints", types=_TYPES, features=_NEEDS)
-class Hints(_HintingRule):
+class Hints(HintingRule):
     """While free_page_hint_cmd_id is 2 or more, the driver sends free pages."""
 
     def __init__(self, picture: Picture) -> None:
@@ -214,7 +163,7 @@ class EndsHints(Hints):
     types=_TYPES,
     features=_NEEDS,
 )
-class StopsHints(_HintingRule):
+class StopsHints(HintingRule):
     """When free_page_hint_cmd_id turns to STOP or DONE, the driver sends no more pages.
 
     It may send what it had collected before it looked, and a back end sees the ring later than the driver fills it: so
@@ -237,7 +186,15 @@ class StopsHints(_HintingRule):
             self.expect(True, "balloon.driver.hinting.5", expected="", observed="")
 
     def pages_came(self, seen: ChainMadeAvailable) -> None:
-        """Count those that came late."""
+        """Count those that came late. Who sends STOP or DONE first has read that."""
+        if self.false_start is not None:
+            self.expect(
+                False,
+                "balloon.driver.hinting.5",
+                expected="no hints while free_page_hint_cmd_id is STOP or DONE",
+                observed=f"the driver sent {CommandId(self.false_start).name} in place of a command id, and then hints",
+                shown=seen.chain.show(),
+            )
         if not self._is_stopped:
             return
         self._late += 1
@@ -258,7 +215,7 @@ class StopsHints(_HintingRule):
     types=_TYPES,
     features=_NEEDS,
 )
-class DoneFrees(_HintingRule):
+class DoneFrees(HintingRule):
     """On DONE all hinted pages go back into use: of several that are hinted the next time, some were hinted before."""
 
     def __init__(self, picture: Picture) -> None:
