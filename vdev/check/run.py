@@ -86,14 +86,18 @@ def judge(
     formats: Sequence[RingFormat] = tuple(RingFormat),
     seed: int = 0,
     may_write: bool = True,
+    choose: Callable[[Case], bool] = lambda _: True,
 ) -> Report:
-    """Ask the target what it offers, do all checks of its type that apply, and close it."""
+    """Ask the target what it offers, do all checks of its type that apply, and close it.
+
+    `choose` leaves out cases, as `only` and `formats` do.
+    """
     wanted = Wanted(only=tuple(only), formats=formats, may_write=may_write)
     try:
         offer = offer_of(target)
         target.settle()
         cases = plan(load_device_checks().values(), type_name, carrier=target.carrier, offer=offer, wanted=wanted)
-        return run_cases(target, cases, type_name=type_name, seed=seed)
+        return run_cases(target, list(filter(choose, cases)), type_name=type_name, seed=seed)
     finally:
         target.close()
 

@@ -108,7 +108,7 @@ class _Guard:
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._is_inside = False
-        self._what = ""
+        self._what: tuple[str, tuple[object, ...]] = ("", ())
         self._handler_before: Any = None
 
     def do(self, act: Callable[[], _T], what: str, *values: object) -> _T:
@@ -119,7 +119,7 @@ class _Guard:
         has_timer = self._handler_before is not None and threading.current_thread() is threading.main_thread()
         self._is_inside = True
         if has_timer:
-            self._what = what.format(*values)
+            self._what = what, values
             signal.setitimer(signal.ITIMER_REAL, self._patience)
         try:
             return act()
@@ -147,4 +147,5 @@ class _Guard:
             self._handler_before = None
 
     def _expire(self, _number: int, _frame: FrameType | None) -> None:
-        raise TargetHung(f"{self._what} did not return within {self._patience:g} s")
+        what, values = self._what
+        raise TargetHung(f"{what.format(*values)} did not return within {self._patience:g} s")
