@@ -126,6 +126,6 @@ def test_conditions_name_known_features():
 
 @pytest.mark.parametrize("chapter", ["status", "split", "packed", "mmio", "balloon", "block"])
 def test_most_of_what_a_chapter_demands_can_be_seen_from_outside(chapter):
-    """A chapter whose duties were written off as invisible would make any coverage look good. (Entropy has only three.)"""
+    """Duties that were written off as invisible would make any coverage look good. Entropy has only three."""
     duties = [s for s in of_a_sentence() if s.id.startswith(f"{chapter}.") and s.is_absolute and s.side != "legacy"]
     assert sum(not duty.unchecked for duty in duties) >= 0.8 * len(duties)
