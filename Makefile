@@ -6,6 +6,8 @@
 # make docs    write the tables of the code into the documents
 # make strategies  explore every strategy in the lab and write docs/strategies.md (ten minutes on two cores)
 # make race-processes  make each loss that the above found happen between real processes
+# make mutants  judge every mutant by all checks of its type (ten minutes on two cores; the tests take those near it)
+# make conformance  judge the real peers and write docs/conformance.md (half an hour)
 # make bench   figures beside each other
 # make clean   remove what this file made
 
@@ -15,7 +17,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
 .NOTPARALLEL:
-.PHONY: help demo test coverage peers lint docs strategies race-processes bench clean
+.PHONY: help demo test coverage peers lint docs strategies race-processes mutants conformance bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -61,11 +63,17 @@ race-processes: $(VENV)/.has-vdev
 	  [ $$status = 7 ] || missing=1; \
 	done; exit $$missing
 
+mutants: $(VENV)/.has-test
+	CHECK_ALL=1 $(BIN)/python -m pytest -n auto --dist load tests/test_check_mutants.py
+
+conformance: $(VENV)/.has-test
+	$(BIN)/python tests/peers/scoreboard.py
+
 bench: $(VENV)/.has-test
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 clean:
-	rm -rf $(VENV) dist build race-results .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) dist build race-results check-results .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make a second run quick, and quiet without a network.

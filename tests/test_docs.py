@@ -32,8 +32,8 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
 
 
-OTHERS_PROGRAMS = ("qemu-system-x86_64", "qemu-img", "linux.uml", "head")
-"""Run in tests/test_docs_write_a_device.py, where they are on the machine."""
+OTHERS_PROGRAMS = ("qemu-system-x86_64", "qemu-img", "linux.uml", "head", "cc")
+"""Run in tests/test_docs_write_a_device.py and test_docs_check_in_ci.py, where they are on the machine."""
 
 
 def parsed(command, name, words, parent):
@@ -42,6 +42,8 @@ def parsed(command, name, words, parent):
     if isinstance(command, click.Group):
         # Click 8.2 renamed the list that has the name of the inner command.
         first = context._protected_args if hasattr(context, "_protected_args") else context.protected_args
+        if not first and not context.args and command.invoke_without_command:
+            return context
         inner_name, inner, words = command.resolve_command(context, [*first, *context.args])
         return parsed(inner, inner_name, words, context)
     return context

@@ -26,12 +26,13 @@
 enum {
     GET_FEATURES = 1, SET_FEATURES, SET_OWNER, RESET_OWNER, SET_MEM_TABLE, SET_VRING_NUM = 8, SET_VRING_ADDR,
     SET_VRING_BASE, GET_VRING_BASE, SET_VRING_KICK, SET_VRING_CALL, SET_VRING_ERR, GET_PROTOCOL_FEATURES,
-    SET_PROTOCOL_FEATURES, SET_VRING_ENABLE = 18,
+    SET_PROTOCOL_FEATURES, GET_QUEUE_NUM, SET_VRING_ENABLE,
 };
 enum { VERSION = 1, REPLY = 4, NEED_REPLY = 8, NO_FD = 256, MAX_REGIONS = 8, MAX_SIZE = 1024 };
 
 #define VERSION_1 (1ull << 32)
 #define PROTOCOL_FEATURES (1ull << 30)
+#define MQ (1ull << 0)
 #define REPLY_ACK (1ull << 3)
 #define FEATURES (VERSION_1 | PROTOCOL_FEATURES)
 
@@ -199,10 +200,13 @@ static int obey(struct header *h, union payload *p, int *fds, int fd_count) {
         if (!(state.features & PROTOCOL_FEATURES)) state.is_enabled = true;
         return 0;
     case GET_PROTOCOL_FEATURES:
-        p->number = REPLY_ACK;
+        p->number = MQ | REPLY_ACK;
+        return 8;
+    case GET_QUEUE_NUM:
+        p->number = 1;
         return 8;
     case SET_PROTOCOL_FEATURES:
-        if (h->size != 8 || p->number & ~REPLY_ACK) return -1;
+        if (h->size != 8 || p->number & ~(MQ | REPLY_ACK)) return -1;
         state.protocol_features = p->number;
         return 0;
     case SET_OWNER:
@@ -289,7 +293,8 @@ static void serve_front_end(int sock) {
     for (;;) {
         try_to_serve();
         struct pollfd polled[] = {{sock, POLLIN, 0}, {state.is_started ? state.kick : -1, POLLIN, 0}};
-        if (poll(polled, 2, -1) < 0) break;
+        /* A ring without a kick descriptor is looked at again and again. */
+        if (poll(polled, 2, state.is_started && state.kick < 0 ? 1 : -1) < 0) break;
         uint64_t count;
         if (polled[1].revents && read(state.kick, &count, 8) < 0 && errno != EAGAIN) close_fd(&state.kick);
         if (polled[0].revents && !handle(sock)) break;
