@@ -214,6 +214,8 @@ def agreed_again_after_reset(bench: Bench) -> None:
     """What was agreed once is agreed again after a reset, and so is another choice."""
     all_of_them = bench.offered & ~feature_mask(26)
     least = _least(bench)
+    if not _agrees(bench, least):
+        bench.not_applicable("the device does not agree to the least set, whatever came before")
     if not _agrees(bench, all_of_them):
         bench.not_applicable("the device does not agree to all that it offers")
     bench.expect(

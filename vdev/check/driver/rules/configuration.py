@@ -95,6 +95,7 @@ class TornReadsAreRepeated(Rule):
             self._read.clear()
         self._bracket = seen.value
 
+
 @rule(
     "config.optional-fields",
     covers=["config.driver.3"],

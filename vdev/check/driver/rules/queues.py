@@ -106,12 +106,20 @@ class QueueSizeFits(Rule):
         if seen.offset == Register.QUEUE_SIZE_MAX and not seen.is_write:
             self._most[seen.queue] = seen.value
         elif seen.offset == Register.QUEUE_SIZE and seen.is_write:
-            most = self._most.get(seen.queue)
+            self._compare(seen.queue, seen.value, self._most.get(seen.queue))
+
+    @sees(QueueMadeReady)
+    def ready(self, seen: QueueMadeReady) -> None:
+        """A driver that did not look may have chosen a size that is right all the same."""
+        self._compare(seen.number, seen.areas.size, seen.size_max)
+
+    def _compare(self, number: int, size: int, most: int | None) -> None:
+        if most is not None:
             self.expect(
-                most is not None and seen.value <= most,
+                size <= most,
                 "mmio.driver.registers.14",
-                expected=f"at most the {most} of QueueSizeMax" if most is not None else "QueueSizeMax read before",
-                observed=f"{seen.value} written for queue {seen.queue}",
+                expected=f"at most the {most} of QueueSizeMax",
+                observed=f"{size} written for queue {number}",
             )
 
 

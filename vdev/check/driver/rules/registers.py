@@ -252,16 +252,18 @@ class AcknowledgesWhatIsThere(Rule):
     carriers=_MMIO,
 )
 class InterruptIsLookedUp(Rule):
-    """InterruptStatus is read before an interrupt is acknowledged."""
+    """InterruptStatus is read before an interrupt is acknowledged; causes read together may go one by one."""
 
     def __init__(self, picture: Picture) -> None:
         super().__init__(picture)
         self._was_read = False
+        self._left = 0
 
     @sees(InterruptStatusRead)
-    def read(self, _: InterruptStatusRead) -> None:
+    def read(self, seen: InterruptStatusRead) -> None:
         """The driver looks."""
         self._was_read = True
+        self._left |= seen.value
 
     @sees(InterruptAcknowledged)
     def acknowledged(self, seen: InterruptAcknowledged) -> None:
@@ -272,7 +274,8 @@ class InterruptIsLookedUp(Rule):
             expected="InterruptStatus read before",
             observed=f"{seen.value:#x} acknowledged unseen",
         )
-        self._was_read = False
+        self._left &= ~seen.value
+        self._was_read = bool(self._left)
 
 
 @rule(
