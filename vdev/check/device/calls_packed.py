@@ -3,43 +3,15 @@
 Each step is a ring of its own: a barrier ends it, and then it is known whether the device has told.
 """
 
-from collections.abc import Callable
-
 from spec.device import Feature
 from spec.packed_ring import EventFlag, linear, position
 from vdev.check.bench.bench import Bench
 from vdev.check.bench.packed_ring import PackedRing
-from vdev.check.device.plain_requests import (
-    answer_all,
-    barrier,
-    fewest_pieces,
-    make_available,
-    one_request,
-    packed_ring,
-)
+from vdev.check.device.plain_requests import count_calls, fewest_pieces, one_request, packed_ring
 from vdev.check.registry import RingFormat, check
 
 _PACKED = (RingFormat.PACKED,)
 _EVENT_IDX = (Feature.EVENT_IDX,)
-
-
-def calls(
-    bench: Bench, arm: Callable[[PackedRing], None], batches: tuple[int, ...], *, features: tuple[int, ...] = ()
-) -> int:
-    """Return how many calls a fresh ring has for some batches of requests, after `arm` said what is wanted.
-
-    One request goes before: a device may tell of the first that it ever uses.
-    """
-    bench.start(features=features)
-    ring = packed_ring(bench)
-    one_request(bench, ring)
-    bench.control.wait_call(ring.number, 0)
-    arm(ring)
-    before = bench.control.call_count(ring.number)
-    for count in batches:
-        answer_all(bench, ring, make_available(bench, ring, count))
-    barrier(bench, ring)
-    return bench.control.call_count(ring.number) - before
 
 
 @check("calls.enabled", covers=["packed.device.described.calls-enabled"], formats=_PACKED)
@@ -52,7 +24,7 @@ def enabled(bench: Bench) -> None:
         ring.store_driver_event(0, EventFlag.ENABLE)
 
     for batches in ((1,), (4,)):
-        count = calls(bench, arm, batches)
+        count = count_calls(bench, packed_ring, arm, batches)
         bench.expect(
             count > 0,
             "packed.device.described.calls-enabled",
@@ -64,7 +36,7 @@ def enabled(bench: Bench) -> None:
 @check("calls.disabled", covers=["packed.device.described.calls-disabled"], formats=_PACKED)
 def disabled(bench: Bench) -> None:
     """With the event flags DISABLE, used buffers are not told."""
-    count = calls(bench, lambda ring: ring.store_driver_event(0, EventFlag.DISABLE), (1, 1, 4))
+    count = count_calls(bench, packed_ring, lambda ring: ring.store_driver_event(0, EventFlag.DISABLE), (1, 1, 4))
     bench.expect(
         count == 0,
         "packed.device.described.calls-disabled",
@@ -93,7 +65,7 @@ def at_a_descriptor(bench: Bench) -> None:
         def arm(ring: PackedRing, ahead: int = ahead) -> None:
             _at(bench, ring, ahead)
 
-        count = calls(bench, arm, batches, features=_EVENT_IDX)
+        count = count_calls(bench, packed_ring, arm, batches, features=_EVENT_IDX)
         bench.expect(
             count > 0,
             "packed.device.described.calls-at-descriptor",
@@ -115,7 +87,7 @@ def only_at_a_descriptor(bench: Bench) -> None:
         def arm(ring: PackedRing, ahead: int = ahead, laps: int = laps) -> None:
             _at(bench, ring, ahead, laps=laps)
 
-        count = calls(bench, arm, batches, features=_EVENT_IDX)
+        count = count_calls(bench, packed_ring, arm, batches, features=_EVENT_IDX)
         bench.expect(
             count == 0,
             "packed.device.described.calls-only-at-descriptor",

@@ -3,36 +3,15 @@
 Each step is a ring of its own: a barrier ends it, and then it is known whether the device has told.
 """
 
-from collections.abc import Callable
-
 from spec.device import Feature
 from spec.split_ring import AvailableFlag
 from vdev.check.bench.bench import Bench
 from vdev.check.bench.split_ring import SplitRing
-from vdev.check.device.plain_requests import answer_all, barrier, make_available, one_request, split_ring
+from vdev.check.device.plain_requests import count_calls, one_request, split_ring
 from vdev.check.registry import RingFormat, check
 
 _SPLIT = (RingFormat.SPLIT,)
 _EVENT_IDX = (Feature.EVENT_IDX,)
-
-
-def calls(
-    bench: Bench, arm: Callable[[SplitRing], None], batches: tuple[int, ...], *, features: tuple[int, ...] = ()
-) -> int:
-    """Return how many calls a fresh ring has for some batches of requests, after `arm` said what is wanted.
-
-    One request goes before: a device may tell of the first that it ever uses.
-    """
-    bench.start(features=features)
-    ring = split_ring(bench)
-    one_request(bench, ring)
-    bench.control.wait_call(ring.number, 0)
-    arm(ring)
-    before = bench.control.call_count(ring.number)
-    for count in batches:
-        answer_all(bench, ring, make_available(bench, ring, count))
-    barrier(bench, ring)
-    return bench.control.call_count(ring.number) - before
 
 
 @check("calls.with-flags-0", covers=["split.device.used-notification-suppression.3"], formats=_SPLIT)
@@ -45,7 +24,7 @@ def with_flags_0(bench: Bench) -> None:
         ring.store_available_flags(0)
 
     for batches in ((1,), (4,)):
-        count = calls(bench, arm, batches)
+        count = count_calls(bench, split_ring, arm, batches)
         bench.expect(
             count > 0,
             "split.device.used-notification-suppression.3",
@@ -57,7 +36,9 @@ def with_flags_0(bench: Bench) -> None:
 @check("calls.with-flags-1", covers=["split.device.used-notification-suppression.2"], formats=_SPLIT)
 def with_flags_1(bench: Bench) -> None:
     """While the driver's flags are 1, used buffers are not told."""
-    count = calls(bench, lambda ring: ring.store_available_flags(AvailableFlag.NO_INTERRUPT), (1, 1, 4))
+    count = count_calls(
+        bench, split_ring, lambda ring: ring.store_available_flags(AvailableFlag.NO_INTERRUPT), (1, 1, 4)
+    )
     bench.expect(
         count == 0,
         "split.device.used-notification-suppression.2",
@@ -74,7 +55,7 @@ def used_event_without_its_feature(bench: Bench) -> None:
         def arm(ring: SplitRing, event: int = event) -> None:
             ring.store_used_event(event)
 
-        count = calls(bench, arm, (1, 1))
+        count = count_calls(bench, split_ring, arm, (1, 1))
         bench.expect(
             count > 0,
             "split.device.used-notification-suppression.1",
@@ -96,7 +77,7 @@ def flags_with_event_idx(bench: Bench) -> None:
         ring.store_available_flags(AvailableFlag.NO_INTERRUPT)
         ring.store_used_event(ring.next_used)
 
-    count = calls(bench, arm, (1,), features=_EVENT_IDX)
+    count = count_calls(bench, split_ring, arm, (1,), features=_EVENT_IDX)
     bench.expect(
         count > 0,
         "split.device.used-notification-suppression.4",
@@ -118,7 +99,7 @@ def at_used_event(bench: Bench) -> None:
         def arm(ring: SplitRing, ahead: int = ahead) -> None:
             ring.store_used_event(ring.next_used + ahead & 0xFFFF)
 
-        count = calls(bench, arm, batches, features=_EVENT_IDX)
+        count = count_calls(bench, split_ring, arm, batches, features=_EVENT_IDX)
         bench.expect(
             count > 0,
             "split.device.used-notification-suppression.5",
@@ -140,7 +121,7 @@ def only_at_used_event(bench: Bench) -> None:
         def arm(ring: SplitRing, ahead: int = ahead) -> None:
             ring.store_used_event(ring.next_used + ahead & 0xFFFF)
 
-        count = calls(bench, arm, batches, features=_EVENT_IDX)
+        count = count_calls(bench, split_ring, arm, batches, features=_EVENT_IDX)
         bench.expect(
             count == 0,
             "split.device.used-notification-suppression.6",

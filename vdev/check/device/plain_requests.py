@@ -3,7 +3,8 @@
 A plain request is whatever the device's type has that is harmless and may be repeated (`Traffic.plain`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from spec.packed_ring import PackedFlag
 from vdev.check.bench.bench import Bench
@@ -18,6 +19,7 @@ from vdev.devices.kind import Carrier
 __all__ = [
     "answer_all",
     "barrier",
+    "count_calls",
     "cut_into",
     "expect_answer",
     "fewest_pieces",
@@ -31,6 +33,8 @@ __all__ = [
     "written_length",
     "written_so_far",
 ]
+
+_RingType = TypeVar("_RingType", bound=Ring)
 
 
 def split_ring(bench: Bench) -> SplitRing:
@@ -153,3 +157,27 @@ def written_so_far(bench: Bench, posted: Posted) -> list[Shown]:
         bench.memory.show(segment.address, segment.size, f"writable element {number}")
         for number, segment in enumerate(segment for segment in posted.segments if segment.writable)
     ]
+
+
+def count_calls(
+    bench: Bench,
+    ring_of: Callable[[Bench], _RingType],
+    arm: Callable[[_RingType], None],
+    batches: Sequence[int],
+    *,
+    features: Sequence[int] = (),
+) -> int:
+    """Return how many calls a fresh ring has for some batches of requests, after `arm` said what is wanted.
+
+    One request goes before: a device may tell of the first that it ever uses.
+    """
+    bench.start(features=features)
+    ring = ring_of(bench)
+    one_request(bench, ring)
+    bench.control.wait_call(ring.number, 0)
+    arm(ring)
+    before = bench.control.call_count(ring.number)
+    for count in batches:
+        answer_all(bench, ring, make_available(bench, ring, count))
+    barrier(bench, ring)
+    return bench.control.call_count(ring.number) - before

@@ -130,7 +130,7 @@ def _mark(bench: Bench, area: InflightArea, posted: list[Posted], used_idx: int,
     protocol_features=_TRACKED,
 )
 def what_was_taken_is_done(bench: Bench) -> None:
-    """Buffers that a dead back end had taken are carried out by the next one, in the order in which they were taken."""
+    """Buffers that a dead back end had taken are each carried out by the next one, once."""
     _queue_0_only(bench)
     ring, area = _start_tracked(bench)
     try:

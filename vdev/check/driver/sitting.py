@@ -27,7 +27,7 @@ from vdev.check.driver.split_watch import SplitWatch
 from vdev.check.driver.stir import stirrer_of
 from vdev.check.evidence import Evidence
 from vdev.check.registry import RingFormat
-from vdev.check.verdict import Inconclusive, Judgement, NotApplicable, TargetCrashed
+from vdev.check.verdict import Failed, Inconclusive, Judgement, NotApplicable, TargetCrashed
 from vdev.device import Device
 from vdev.devices.kind import Carrier
 from vdev.events import Emitter, EventStream, Record
@@ -283,13 +283,13 @@ class Sitting:
         return f"{name}/{self._variant}" if self._variant else name
 
     def _evidence(self, judgement: Judgement | None) -> Evidence:
-        return Evidence(
-            done=tuple(self._done),
-            expected=getattr(judgement, "expected", ""),
-            observed=getattr(judgement, "observed", ""),
-            shown=getattr(judgement, "shown", ()),
-            events=tuple(self._events) if judgement is not None else (),
-        )
+        done = tuple(self._done)
+        if judgement is None:
+            return Evidence(done)
+        events = tuple(self._events)
+        if not isinstance(judgement, Failed):
+            return Evidence(done, events=events)
+        return Evidence(done, judgement.expected, judgement.observed, judgement.shown, events)
 
     # Queues
 
