@@ -32,8 +32,8 @@ test: $(VENV)/.has-test
 	@status=0; \
 	$(BIN)/python -m pytest -m "not lab and not check and not process and not peer" -n auto --dist loadfile || status=1; \
 	$(BIN)/python -m pytest -m "lab and not process and not peer" -n auto --dist loadfile || status=1; \
-	$(BIN)/python -m pytest -m "check and not process and not peer" -n auto --dist load || status=1; \
-	$(BIN)/python -m pytest -m "process or peer" || status=1; \
+	$(BIN)/python -m pytest -m "check and not peer" -n auto --dist load || status=1; \
+	$(BIN)/python -m pytest -m "peer or process and not check" || status=1; \
 	exit $$status
 
 coverage: $(VENV)/.has-test

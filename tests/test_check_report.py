@@ -1,5 +1,6 @@
 """A report in each of its forms says the same as the cases do, and survives what cases may hold."""
 
+import dataclasses
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -59,6 +60,16 @@ def test_a_mapping_that_is_no_report_is_named(damage):
         del mapping["seed"]
     with pytest.raises(ValueError, match="report"):
         report_from_json(mapping)
+
+
+def test_a_run_that_was_stopped_says_so_in_each_form():
+    stopped = dataclasses.replace(EVERY, stopped="interrupted after 6 of 9 cases", interrupted=True)
+    assert report_from_json(json.loads(json.dumps(report_to_json(stopped)))) == stopped
+    assert "interrupted after 6 of 9 cases" in report_page(stopped)
+    properties = {
+        each.get("name"): each.get("value") for each in ET.fromstring(report_to_junit(stopped)).iter("property")
+    }
+    assert properties["stopped"] == "interrupted after 6 of 9 cases"
 
 
 def test_a_statement_has_the_gravest_verdict_of_its_cases():

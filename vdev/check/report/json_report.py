@@ -23,6 +23,8 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "subject": dict(report.subject),
         "seed": report.seed,
         "seconds": report.seconds,
+        "stopped": report.stopped,
+        "interrupted": report.interrupted,
         "counts": {verdict.value: report.count(verdict) for verdict in Verdict},
         "statements": [
             {
@@ -77,6 +79,8 @@ def report_from_json(mapping: Mapping[str, Any]) -> Report:
             cases=tuple(_case_from_json(case) for case in mapping["cases"]),
             seconds=mapping["seconds"],
             vdev_version=mapping["vdev"],
+            stopped=mapping["stopped"],
+            interrupted=mapping["interrupted"],
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no report: {error}") from error

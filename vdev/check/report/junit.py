@@ -34,7 +34,10 @@ def report_to_junit(report: Report) -> str:
     root = ET.Element("testsuites", attributes)
     suite = ET.SubElement(root, "testsuite", {"name": f"vdev check {report.side}", **attributes})
     properties = ET.SubElement(suite, "properties")
-    for name, value in {**report.subject, "seed": str(report.seed), "vdev": report.vdev_version}.items():
+    facts = {**report.subject, "seed": str(report.seed), "vdev": report.vdev_version}
+    if report.stopped:
+        facts["stopped"] = report.stopped
+    for name, value in facts.items():
         ET.SubElement(properties, "property", {"name": name, "value": _legal(value)})
     for case, element in cases:
         _add(suite, report, case, element)

@@ -87,7 +87,14 @@ def _area_order(area: str) -> int:
 
 
 def _subject(report: Report) -> str:
-    facts = {**report.subject, "seed": str(report.seed), "took": f"{report.seconds:.1f} s", "vdev": report.vdev_version}
+    stopped = {"stopped": report.stopped} if report.stopped else {}
+    facts = {
+        **stopped,
+        **report.subject,
+        "seed": str(report.seed),
+        "took": f"{report.seconds:.1f} s",
+        "vdev": report.vdev_version,
+    }
     return (
         "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items()) + "</dl>"
     )
