@@ -79,10 +79,11 @@ def _ask_features(connection: socket.socket, patience: float) -> Offer:
 
 
 def _ask_mask(connection: socket.socket, request: FrontEndRequest, patience: float) -> int:
+    deadline = time.monotonic() + patience
     connection.settimeout(patience)
     try:
         connection.sendall(encode(request))
-        message = _receive(connection)
+        message = _receive(connection, deadline)
     except TimeoutError:
         raise TargetHung(f"no answer to {request.name} within {patience:g} s") from None
     except OSError as error:
@@ -95,11 +96,15 @@ def _ask_mask(connection: socket.socket, request: FrontEndRequest, patience: flo
     return mask
 
 
-def _receive(connection: socket.socket) -> Message | None:
-    """Return the next message, None at the connection's end."""
+def _receive(connection: socket.socket, deadline: float) -> Message | None:
+    """Return the next message, None at the connection's end. Raises TimeoutError at `deadline`."""
     decoder = MessageDecoder(BackEndViolation, FrontEndRequest)
     try:
         while True:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError  # A byte now and then is no answer.
+            connection.settimeout(remaining)
             data, ancillary, _, _ = connection.recvmsg(decoder.wanted_size, 1024, socket.MSG_CMSG_CLOEXEC)
             for _, _, content in ancillary:
                 fds = array.array("i")

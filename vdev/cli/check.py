@@ -31,6 +31,9 @@ Exit status:
   130  interrupted
 """
 
+_MOST_PATIENCE = 86400.0
+"""Seconds. The kernel's timeouts end somewhere too; nobody waits for a day."""
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -53,6 +56,14 @@ def check(ctx: click.Context, *, is_list: bool) -> int | None:
     from vdev.cli.check_list import show_numbers
 
     return show_numbers()
+
+
+def _patience(text: str) -> float:
+    """Return the seconds that `text` names, at most a day. Raises BadParameter."""
+    seconds = parameters.duration(text)
+    if seconds > _MOST_PATIENCE:
+        raise click.BadParameter(f"{text!r} is more than a day, {_MOST_PATIENCE:g}s")
+    return seconds
 
 
 def _common(function: _Function) -> _Function:
@@ -103,7 +114,7 @@ def _common(function: _Function) -> _Function:
 )
 @click.option(
     "--patience",
-    type=parameters.duration,
+    type=_patience,
     metavar="TIME",
     default="5s",
     show_default=True,
@@ -146,7 +157,7 @@ def device(ctx: click.Context, /, **values: Any) -> int:
 )
 @click.option(
     "--patience",
-    type=parameters.duration,
+    type=_patience,
     metavar="TIME",
     default="5s",
     show_default=True,
@@ -154,7 +165,7 @@ def device(ctx: click.Context, /, **values: Any) -> int:
 )
 @click.option(
     "--boot-patience",
-    type=parameters.duration,
+    type=_patience,
     metavar="TIME",
     default="120s",
     show_default=True,

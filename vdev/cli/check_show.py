@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -95,11 +96,15 @@ def print_lines(lines: Iterable[Line], *, on_stderr: bool = False) -> None:
 
     Raises UserError for any other.
     """
-    console = Console(file=sys.stderr if on_stderr else sys.stdout, highlight=False)
-    with console.capture() as capture:
-        for line in lines:
-            console.print(Text(line.text, _STYLES.get(line.kind, "")), soft_wrap=True)
-    _write(capture.get(), on_stderr=on_stderr)
+    file = sys.stderr if on_stderr else sys.stdout
+    console = Console(file=file, highlight=False)
+    # Rich flushes the file at the end of a capture, too.
+    with _told_in_a_line(file):
+        with console.capture() as capture:
+            for line in lines:
+                console.print(Text(line.text, _STYLES.get(line.kind, "")), soft_wrap=True)
+        file.write(capture.get())
+        file.flush()
 
 
 def describe_broken(counts: Mapping[Verdict, int]) -> list[str]:
@@ -108,15 +113,22 @@ def describe_broken(counts: Mapping[Verdict, int]) -> list[str]:
     return [f"{counts[verdict]} {verdict.value}" for verdict in grave if counts.get(verdict)]
 
 
-def _write(text: str, *, on_stderr: bool = False) -> None:
-    file = sys.stderr if on_stderr else sys.stdout
+def _write(text: str) -> None:
+    with _told_in_a_line(sys.stdout):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+@contextmanager
+def _told_in_a_line(file: TextIO) -> Iterator[None]:
+    """Pardon a reader who has gone away. Raises UserError for any other failure of `file`."""
     try:
-        file.write(text)
-        file.flush()
+        yield
     except BrokenPipeError:
         silence(file)
     except OSError as error:
-        raise UserError(f"cannot write to standard output: {error.strerror}") from error
+        silence(file)
+        raise UserError(f"cannot write to {file.name.strip('<>')}: {error.strerror}") from error
 
 
 @contextmanager
