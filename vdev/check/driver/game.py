@@ -161,7 +161,7 @@ class Game:
         violation = self.stage.device.violation
         if violation is not None:
             return Inconclusive(f"the device needed a reset: {violation.message}")
-        if self.refused and self.acted:
+        if self.refused and (self.acted or count):
             return Failed(
                 self.statement,
                 expected="the driver to go on: the device did nothing that it must not do",

@@ -4,6 +4,7 @@ from spec.device import DeviceStatus
 from spec.mmio import Register
 from vdev.check.driver.game import Game, Stage, game
 from vdev.check.driver.observation import Observation, RegisterAccess
+from vdev.check.verdict import Judgement, TargetHung
 from vdev.devices.kind import Carrier
 from vdev.errors import DriverViolation
 
@@ -122,6 +123,12 @@ class NeedsReset(Game):
             self.acted += 1
             self._reset_count = self.stage.picture.reset_count
             self.stage.device.needs_reset(DriverViolation("the judge's game", "no fault of the driver's"))
+
+    def overdue(self, patience: float) -> Judgement:
+        """A driver that reads the status itself must not wait for what cannot come; a front end hides the status."""
+        if self.acted and not self.progress and self.stage.picture.carrier is Carrier.MMIO:
+            return TargetHung(f"the device needed a reset, and the driver did nothing about it for {patience:g} s")
+        return super().overdue(patience)
 
 
 class _NoSuchDevice(Game):
