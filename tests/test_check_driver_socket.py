@@ -1,5 +1,6 @@
 """The judging device at a socket, with a driver of ours as the guest."""
 
+import contextlib
 import gc
 import socket
 import threading
@@ -125,6 +126,28 @@ def test_somebody_must_come(tmp_path):
     with pytest.raises(UserError, match=r"nobody connected within 0\.05 s"):
         judge_driver("entropy", tmp_path / "judge", boot_patience=0.05)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("first_words", [b"", b"\xff" * 4096])
+def test_a_front_end_without_a_driver_is_not_waited_for_at_each_start(tmp_path, first_words):
+    path = tmp_path / "judge"
+    is_done = threading.Event()
+
+    def front_end():
+        while not is_done.is_set():
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(path))
+                sock.sendall(first_words)
+                sock.recv(1)  # the judge ends the connection
+
+    thread = threading.Thread(target=front_end)
+    thread.start()
+    try:
+        with pytest.raises(UserError, match="no driver came"):
+            judge_driver("entropy", path, again=True, boot_patience=0.3)
+    finally:
+        is_done.set()
+        thread.join(PATIENCE)
 
 
 def test_a_guest_that_ends_before_it_comes_is_named(tmp_path):

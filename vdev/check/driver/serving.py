@@ -13,7 +13,7 @@ import trio
 from vdev.check.driver.judge import Judge
 from vdev.check.driver.messages import JudgedSession
 from vdev.check.driver.plan import Start
-from vdev.check.driver.sitting import DeviceMaker, Sitting
+from vdev.check.driver.sitting import BOOT_PATIENCE, DeviceMaker, Sitting
 from vdev.check.result import CaseResult, Report
 from vdev.check.target_process import TargetProcess
 from vdev.devices.kind import Carrier
@@ -26,6 +26,8 @@ __all__ = ["judge_driver"]
 
 _TURN = 0.01
 """Seconds between two looks whether a game has something to do."""
+_MOST_IN_VAIN = 3
+"""Starts in a row to which no driver comes, only its front end; then the rest is left."""
 
 
 def judge_driver(
@@ -39,7 +41,7 @@ def judge_driver(
     options: Mapping[str, Any] | None = None,
     make_device: DeviceMaker | None = None,
     patience: float = 5.0,
-    boot_patience: float = 120.0,
+    boot_patience: float = BOOT_PATIENCE,
     seed: int = 0,
     repeat: Callable[[str], str] = lambda _: "",
     on_start: Callable[[int, int, str], None] = lambda number, count, games: None,
@@ -97,17 +99,29 @@ async def _judge_all(
     on_start: Callable[[int, int, str], None],
 ) -> None:
     starts = judge.plan.starts
+    in_vain = 0
     for number, start in enumerate(starts):
         if number and spawn is None and not again:
             for kind in start.games:
                 judge.ledger.note_unplayed(kind, start.variant, "needs --spawn: the driver must start anew for it")
             continue
+        if in_vain >= _MOST_IN_VAIN:
+            for kind in start.games:
+                judge.ledger.note_unplayed(
+                    kind, start.variant, f"no driver came to {in_vain} starts in a row, only its front end"
+                )
+            continue
         on_start(number + 1, len(starts), ", ".join(kind.name for kind in start.games))
-        await _judge_start(judge, start, path, spawn, boot_patience)
+        has_come = await _judge_start(judge, start, path, spawn, boot_patience)
+        in_vain = 0 if has_come else in_vain + 1
+        if in_vain and not number:
+            raise UserError("a front end connected, and no driver came: no feature was agreed, no queue set up")
 
 
-async def _judge_start(judge: Judge, start: Start, path: Path, spawn: str | None, boot_patience: float) -> None:
+async def _judge_start(judge: Judge, start: Start, path: Path, spawn: str | None, boot_patience: float) -> bool:
+    """Play one start; returns whether a driver came. Raises UserError if not even a front end did."""
     sitting = judge.sit(start, GuestMemory.absent(), Carrier.VHOST_USER, trio.current_time)
+    sitting.boot_patience = boot_patience
     sitting.stream.subscribe(partial(_note_kick, sitting))
     back_end = BackEnd(sitting.device, events=sitting.emitter, make_session=partial(JudgedSession, sitting))
     listener = listen(path)
@@ -121,6 +135,7 @@ async def _judge_start(judge: Judge, start: Start, path: Path, spawn: str | None
             nursery.cancel_scope.cancel()
         if why_not:
             raise UserError(why_not)
+        return sitting.is_begun or sitting.picture.features is not None
     finally:
         with trio.CancelScope(shield=True):
             if process is not None:

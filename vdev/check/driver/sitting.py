@@ -42,7 +42,7 @@ DeviceMaker = Callable[[GuestMemory, Emitter], Device]
 _MESSAGE_FEATURES = (1 << 64) - 1
 """What a vhost-user message has room for."""
 _EVENTS_KEPT = 24
-_BOOT = 120.0
+BOOT_PATIENCE = 120.0
 """Seconds that may pass until a driver that is reached through a front end sets up its first queue."""
 _STUCK = 4
 """So many patiences a driver may be busy with other things without getting on with a game."""
@@ -101,8 +101,15 @@ class Sitting:
         self._fed: dict[type[Observation], list[Rule]] = {}
         self._done: list[str] = []
         self._is_begun = False
+        self.boot_patience = BOOT_PATIENCE
+        """Seconds until a queue must be set up: a front end is there long before its guest has booted."""
         self.game: Game
         self._begin_game(self._games.popleft())
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a driver set up a queue."""
+        return self._is_begun
 
     @property
     def is_over(self) -> bool:
@@ -265,10 +272,9 @@ class Sitting:
             return
         now = self._clock()
         if not self._is_begun:
-            # A front end is there long before its guest has booted.
             self._progress_at = self._seen_at = now
-            if now - self._began_at > _BOOT:
-                self.close(f"no driver set up a queue within {_BOOT:g} s")
+            if now - self._began_at > self.boot_patience:
+                self.close(f"no driver set up a queue within {self.boot_patience:g} s")
             return
         if self.game.progress != self._progress:
             self._progress, self._progress_at = self.game.progress, now

@@ -75,9 +75,11 @@ def _rows(report: Report) -> list[_Row]:
     rows = []
     for statement in catalogue().values():
         result = found.get(statement.id)
+        if statement.id.partition(".")[0] in {*_TYPE_AREAS} - {kind}:
+            continue  # another type's
         if result is not None:
             rows.append(_Row(statement, result.verdict, result.cases))
-        elif statement.side in sides and (statement.id.partition(".")[0] not in {*_TYPE_AREAS} - {kind}):
+        elif statement.side in sides:
             rows.append(_Row(statement, None, ()))
     return sorted(rows, key=lambda row: _area_order(row.area))
 

@@ -88,17 +88,19 @@ class Slow(BalloonGame):
     _TURNS = 8
 
     def begin(self) -> None:
-        """Count turns."""
+        """Count turns, and what goes back."""
         self._turns = 0
+        self._released = 0
 
     @property
     def progress(self) -> int:
         """Requests that went back."""
-        return self.acted
+        return self._released
 
     def give_back(self, queue: JudgedQueue, spent: Sequence[Spent]) -> None:
         """Keep what is about the balloon's size."""
         if queue.number in (self.number_of(BalloonQueue.INFLATE), self.number_of(BalloonQueue.DEFLATE)):
+            self.acted += len(spent)
             queue.hold(spent)
         else:
             queue.release(spent)
@@ -112,7 +114,7 @@ class Slow(BalloonGame):
         if device.running and is_due:
             device.set_target(self.stage.random.choice((0, self.a_modest_size)))
         for queue in held if self._turns % self._TURNS == 0 else ():
-            self.acted += queue.release_held()
+            self._released += queue.release_held()
             self.stage.call_driver(queue.number)
 
 
@@ -235,6 +237,12 @@ class ScribblesReported(_Scribbling):
     def begin(self) -> None:
         """Count turns."""
         self._turns = 0
+        self._answered = 0
+
+    @property
+    def progress(self) -> int:
+        """Reports that were acknowledged a turn ago: the driver can have seen what became of its pages."""
+        return self._answered
 
     def give_back(self, queue: JudgedQueue, spent: Sequence[Spent]) -> None:
         """Keep reports."""
@@ -246,6 +254,7 @@ class ScribblesReported(_Scribbling):
     def turn(self) -> None:
         """Let go of reports. Have pages become free now and then, and give the guest time to report them."""
         self._turns += 1
+        self._answered = self.acted
         for queue in self.stage.queues.values():
             if queue.held:
                 super().give_back(queue, queue.take_held())
@@ -257,7 +266,9 @@ class ScribblesReported(_Scribbling):
             self.balloon.set_target(0 if self.balloon.actual else large)
 
     def overdue(self, patience: float) -> Judgement:
-        """A driver reports when it likes."""
+        """A driver reports when it likes, but must not give up."""
+        if self.refused:
+            return super().overdue(patience)
         return Inconclusive(f"the driver reported no pages for {patience:g} s")
 
 

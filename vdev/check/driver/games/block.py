@@ -80,8 +80,16 @@ class Resizes(Game):
         self.stage.device.change_config(capacity=self._sectors)
 
 
-class _Limited(Game):
-    """A disk that says other things of itself from the driver's start on."""
+class _OtherDisk(Game):
+    """A disk that is not as others are, from the driver's start on."""
+
+    def begin(self) -> None:
+        """What it is is what this is about."""
+        self.acted += 1
+
+
+class _Limited(_OtherDisk):
+    """A disk that says other things of itself."""
 
     config: ClassVar[dict[str, int]] = {}
 
@@ -119,7 +127,7 @@ class SmallLimits(_Limited):
 
 
 @game("block-read-only", types=_TYPES, needs_start=True)
-class ReadOnly(Game):
+class ReadOnly(_OtherDisk):
     """The disk is read-only."""
 
     @classmethod
@@ -130,7 +138,7 @@ class ReadOnly(Game):
 
 
 @game("block-always-caches", types=_TYPES, needs_start=True)
-class AlwaysCaches(Game):
+class AlwaysCaches(_OtherDisk):
     """The disk caches writes and has no switch for that: FLUSH is offered, CONFIG_WCE is not."""
 
     enough = 16
@@ -142,7 +150,7 @@ class AlwaysCaches(Game):
 
 
 @game("block-never-caches", types=_TYPES, needs_start=True)
-class NeverCaches(Game):
+class NeverCaches(_OtherDisk):
     """The disk does not cache writes: neither FLUSH nor CONFIG_WCE is offered."""
 
     enough = 16
