@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from random import Random
 
-from spec.device import Feature, feature_names
+from spec.device import Feature, feature_mask, feature_names
 from vdev.check.driver.game import Game, GameKind, Stage
 from vdev.check.driver.judged_queue import JudgedQueue
 from vdev.check.driver.ledger import Ledger
@@ -263,7 +263,7 @@ class Sitting:
     def _is_playable(self, kind: GameKind) -> bool:
         missing = [bit for bit in kind.features if not self.picture.has(bit)]
         if missing:
-            names = ", ".join(Feature(bit).name for bit in missing)
+            names = ", ".join(feature_names(feature_mask(*missing), self.device.type_features))
             self._ledger.note_game(kind, self._variant, NotApplicable(f"{names} was not agreed"), Evidence(), 0.0)
         return not missing
 
