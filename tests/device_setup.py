@@ -240,7 +240,8 @@ class BareBalloon:
         self.wire = Wire(self.device)
         self.registers = MmioDriver(self.wire, BASE)
         self.registers.acknowledge_device()
-        features = Ring.masked(features)
+        # The driver knows more than this device has.
+        features = Ring.masked(features) & self.device.offered_features
         if hint_answer is HintAnswer.BITMAP:
             features &= ~feature_mask(Feature.IN_ORDER)
         self.registers.accept_features(features)
