@@ -80,7 +80,7 @@ def vdev_target(request: pytest.FixtureRequest) -> "Iterator[Target]":
     try:
         target = SocketTarget(path, spawn=spawn, patience=request.config.getoption("--vdev-patience"))
     except UserError as error:
-        raise pytest.UsageError(str(error)) from None
+        pytest.exit(f"vdev: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
     try:
         yield target
     finally:
@@ -91,9 +91,13 @@ def vdev_target(request: pytest.FixtureRequest) -> "Iterator[Target]":
 def vdev_offer(vdev_target: "Target") -> "Offer":
     """What the device offers: `features` and `protocol_features`, masks."""
     from vdev.check.target_probe import offer_of
+    from vdev.errors import VdevError
 
-    offer = offer_of(vdev_target)
-    vdev_target.settle()
+    try:
+        offer = offer_of(vdev_target)
+        vdev_target.settle()
+    except VdevError as error:
+        pytest.exit(f"vdev: nobody can be judged: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
     return offer
 
 
@@ -115,7 +119,7 @@ def vdev_bench(
     except NotApplicable as reason:
         pytest.skip(str(reason))
     except UserError as error:
-        raise pytest.UsageError(str(error)) from None
+        pytest.exit(f"vdev: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
     with bench:
         yield bench
         complaint = after(bench)
