@@ -83,6 +83,12 @@ def reset_at_once(self):
         raise DeviceViolation("none", "the device is not reset")
 
 
+def reset_queue_at_once(self, number):
+    self.write(Register.QUEUE_SEL, number)
+    self.write(Register.QUEUE_RESET, 1)
+    self.read(Register.QUEUE_RESET)
+
+
 def takes_only_together(bit, *others):
     """A driver that does not take this feature without the others."""
 
@@ -132,6 +138,12 @@ MUTANTS = [
     DriverMutant("each-event-must-be-wanted", {"game.kick-later"}, MustBeHeard, games=("plain", "kick-later")),
     DriverMutant(
         "reset-takes-no-time", {"game.slow-reset"}, with_transport(reset=reset_at_once), games=("slow-reset",)
+    ),
+    DriverMutant(
+        "queue-reset-takes-no-time",
+        {"mmio.queue-reset-is-read-back"},
+        with_transport(reset_queue=reset_queue_at_once),
+        games=("slow-reset",),
     ),
     DriverMutant("breakdown-not-seen", {"game.needs-reset"}, SeesNoBreakdown, games=("plain", "needs-reset")),
     DriverMutant(

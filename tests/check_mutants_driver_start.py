@@ -169,6 +169,14 @@ class StopsUnseen(Rings):
         self.transport.reset()
 
 
+class StopsWithTwo(Rings):
+    """Stops a queue with another number than 0."""
+
+    def stop(self):
+        self.transport.write(Register.QUEUE_SEL, 0)
+        self.transport.write(Register.QUEUE_READY, 2)
+
+
 class HalfSetUp(Rings):
     """Sets a queue up again after its reset without its addresses."""
 
@@ -260,12 +268,7 @@ MUTANTS = [
         with_transport(fail=leave_unsaid),
         games=("no-version-1",),
     ),
-    DriverMutant(
-        "is-refused-silently",
-        {"game.refused"},
-        with_transport(fail=leave_unsaid),
-        games=("refused",),
-    ),
+    DriverMutant("is-refused-silently", {"game.refused"}, with_transport(fail=leave_unsaid), games=("refused",)),
     DriverMutant("kicks-early", {"init.no-early-kick"}, with_transport(set_up_queue=kick_early), also={"*.kick*"}),
     DriverMutant(
         "misaligned-table",
@@ -283,6 +286,7 @@ MUTANTS = [
     DriverMutant("queue-too-large", {"mmio.queue-size"}, with_transport(set_up_queue=too_large)),
     DriverMutant("size-while-ready", {"mmio.no-change-while-ready"}, with_transport(set_up_queue=size_when_ready)),
     DriverMutant("stop-not-read-back", {"mmio.stop-is-read-back"}, StopsUnseen),
+    DriverMutant("stopped-with-two", {"mmio.stop-is-read-back"}, StopsWithTwo),
     DriverMutant(
         "queue-reset-not-read-back",
         {"mmio.queue-reset-is-read-back"},

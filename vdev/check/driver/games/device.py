@@ -16,9 +16,11 @@ _IDENTITY = (Register.MAGIC_VALUE, Register.VERSION, Register.DEVICE_ID, Registe
 
 @game("slow-reset", needs_start=True, carriers=_MMIO, per_format=False)
 class SlowReset(Game):
-    """The device's status reads as something else than 0 for a while after a reset."""
+    """The device's status reads as something else than 0 for a while after a reset, and QueueReset as 1 after that of a
+    queue.
+    """
 
-    enough = 4
+    enough = 24
 
     def begin(self) -> None:
         """It is so from the beginning."""
@@ -26,9 +28,11 @@ class SlowReset(Game):
 
     @classmethod
     def answers(cls, offset: int, value: int, read_count: int) -> int:
-        """Not yet 0 in the first reads."""
+        """Not yet 0 in the first reads of each."""
         if offset == Register.STATUS and not value and read_count <= 3:
             return int(DeviceStatus.ACKNOWLEDGE | DeviceStatus.DRIVER)
+        if offset == Register.QUEUE_RESET and read_count <= 3:
+            return 1
         return value
 
 

@@ -109,12 +109,12 @@ class _Room(Rule):
 
 @rule(
     "packed.list-fits",
-    covers=["packed.driver.scatter-gather.2", "packed.driver.scatter-gather.1"],
+    covers=["packed.driver.scatter-gather.2"],
     awaits=_ANY_CHAIN,
     formats=_PACKED,
 )
 class PackedListFits(_Room):
-    """A list has no more descriptors than the queue, which is what the device allows where it says nothing else."""
+    """A list has no more descriptors than the queue."""
 
     statement, in_empty_ring = "packed.driver.scatter-gather.2", True
 

@@ -68,7 +68,7 @@ class BeginsWithReset(Rule):
     def _after_agreement(self, what: str) -> None:
         self.expect(
             self._was_read_back,
-            "init.driver.1",
+            "mmio.driver.init.6",
             expected="FEATURES_OK read back before the device is set up",
             observed=f"{what} without that",
         )

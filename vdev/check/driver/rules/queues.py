@@ -168,9 +168,15 @@ class StopIsReadBack(Rule):
                 expected=f"QueueReady of queue {stopped} read back",
                 observed=f"{'a write' if seen.is_write else 'a read'} at {seen.offset:#x}",
             )
-        is_stop = seen.offset == Register.QUEUE_READY and seen.is_write and not seen.value
-        if is_stop and seen.queue in self.picture.queues:
+        is_write = seen.offset == Register.QUEUE_READY and seen.is_write
+        if is_write and seen.value != 1 and seen.queue in self.picture.queues:
             self._stopped = seen.queue
+            self.expect(
+                seen.value == 0,
+                "mmio.driver.registers.16",
+                expected=f"0 in QueueReady, to stop queue {seen.queue}",
+                observed=f"{seen.value:#x}",
+            )
 
 
 @rule(
@@ -184,7 +190,8 @@ class QueueResetIsReadBack(Rule):
 
     def __init__(self, picture: Picture) -> None:
         super().__init__(picture)
-        self._under_way: set[int] = set()
+        self._under_way: dict[int, bool] = {}
+        """Queues whose reset is not known to be over, and whether the driver has looked."""
 
     @sees(DeviceWasReset)
     def was_reset(self, _: DeviceWasReset) -> None:
@@ -196,10 +203,12 @@ class QueueResetIsReadBack(Rule):
         """Look at what is done with a queue whose reset is under way."""
         if seen.offset == Register.QUEUE_RESET:
             if seen.is_write and seen.value == 1:
-                self._under_way.add(seen.queue)
-            elif not seen.is_write and seen.value == 0 and seen.queue in self._under_way:
-                self._under_way.discard(seen.queue)
-                self.is_exercised = True
+                self._under_way[seen.queue] = False
+            elif not seen.is_write and seen.queue in self._under_way:
+                self._under_way[seen.queue] = True
+                if not seen.value:
+                    del self._under_way[seen.queue]
+                    self.is_exercised = True
             return
         touches = seen.is_write and (
             seen.offset in (Register.QUEUE_SIZE, Register.QUEUE_READY) or seen.offset in _AREA_REGISTERS
@@ -207,7 +216,7 @@ class QueueResetIsReadBack(Rule):
         if touches and seen.queue in self._under_way:
             self.expect(
                 False,
-                "queue-reset.driver.reset.1",
+                "mmio.driver.registers.21" if self._under_way[seen.queue] else "queue-reset.driver.reset.1",
                 expected=f"QueueReset of queue {seen.queue} read as 0 first",
                 observed=f"{seen.value:#x} written to {Register(seen.offset).name}",
             )
