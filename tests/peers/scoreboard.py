@@ -84,8 +84,8 @@ def judge(contest, directory, file, names=()):
 
 
 def broken_names(report):
-    """The checks that a report finds broken."""
-    return sorted({case.check for case in report.cases if case.verdict in BROKEN})
+    """The cases that a report finds broken."""
+    return sorted({case.name for case in report.cases if case.verdict in BROKEN})
 
 
 def load(file):
